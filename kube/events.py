@@ -43,6 +43,8 @@ class Recorder:
         try:
             self._create_or_count(name, about, kind, reason, message[:_MESSAGE_LIMIT], once)
         except HeadraceError as error:
+            with self._lock:
+                self._posted.pop(name, None)
             log.warning(
                 "event.dropped", about=f"{namespace_of(about)}/{name_of(about)}", reason=reason, error=str(error)
             )
@@ -70,7 +72,7 @@ class Recorder:
                 count = int(self._transport.get(path).get("count") or 1) + 1
                 self._transport.merge_patch(path, {"count": count, "lastTimestamp": _now()})
             except NotFound:
-                log.info("event.expired", event=name)
+                log.info("event.expired", name=name)
 
     @staticmethod
     def _event_name(about: Object, kind: str, reason: str, message: str) -> str:

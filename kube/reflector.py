@@ -69,6 +69,7 @@ class Reflector:
         self._stopping = threading.Event()
         self._listed = threading.Event()
         self._heard = clock()
+        self._version = ""
         self._thread = threading.Thread(target=self._run, name=f"watch-{resource.plural}", daemon=True)
 
     def start(self) -> None:
@@ -92,39 +93,35 @@ class Reflector:
         return self._clock() - self._heard
 
     def _run(self) -> None:
-        version = ""
         pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
             try:
-                version = self.step(version)
+                self.step()
                 pause_s = FIRST_PAUSE_S
             except HeadraceError as error:
                 log.warning("watch.failed", kind=self.resource.kind, error=str(error), pause_s=round(pause_s, 1))
                 self._stopping.wait(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
 
-    def step(self, version: str) -> str:
-        """List if *version* is empty, else watch once from it; returns the version to go on from, "" to list again."""
-        if not version:
-            return self._list()
+    def step(self) -> None:
+        """List if there is no version to go on from, else watch once from it."""
+        if not self._version:
+            self._version = self._list()
+            return
         try:
             for event in self._source.watch(
-                self._path, resource_version=version, params=self._params, timeout_s=self._watch_s
+                self._path, resource_version=self._version, params=self._params, timeout_s=self._watch_s
             ):
                 self._heard = self._clock()
-                version = str(meta(event["object"])["resourceVersion"])
                 self._take(event["type"], event["object"])
+                # After the event is in the store: a watch that breaks resumes exactly behind it.
+                self._version = str(meta(event["object"])["resourceVersion"])
                 if self._stopping.is_set():
                     break
         except Gone:
             log.info("watch.expired", kind=self.resource.kind)
-            return ""
-        except HeadraceError:
-            # What arrived is in the store, but *version* would be lost with the exception: list again, it is safe.
-            log.info("watch.broken", kind=self.resource.kind)
-            raise
+            self._version = ""
         self._heard = self._clock()
-        return version
 
     def _take(self, kind: str, item: Object) -> None:
         if kind == "BOOKMARK":

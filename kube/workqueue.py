@@ -65,7 +65,8 @@ class WorkQueue(Generic[K]):
         with self._changed:
             failures = self._failures.get(key, 0)
             self._failures[key] = failures + 1
-        delay_s = max(at_least_s, min(self._longest_delay_s, self._first_delay_s * 2 ** min(failures, 40)))
+        backoff_s = min(self._longest_delay_s, self._first_delay_s * float(2 ** min(failures, 40)))
+        delay_s = max(at_least_s, backoff_s)
         self.add_after(key, delay_s)
         return delay_s
 
