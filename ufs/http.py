@@ -1,0 +1,232 @@
+"""A directory tree or a single file on a web server, read with HEAD and conditional range requests.
+
+The source's URL names a directory (`…/data/`, or a path that the server redirects there) or one file, which then is
+the only entry of the root. What it is gets asked at the first use, so a source that is down does not keep a mount from
+starting. A server that ignores Range is read from the start of the file up to the wanted offset: correct, but slow.
+"""
+
+import threading
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote, urlsplit
+
+from datamodel.errors import Corrupt, NotFound, UserError, VersionChanged
+from ufs import http_version
+from ufs.base import DIRECTORY, Entry, Stat, check_path
+from ufs.http_client import HttpClient, Limits, Reply, check_status, show_url
+from ufs.http_index import parse_index
+
+INDEX_LIMIT_BYTES = 256 << 20
+_NO_HEAD = (403, 405, 501)  # 403: addresses signed for GET only
+_ACCEPT = "application/json, text/html;q=0.9, */*;q=0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """Options of an HTTP source, parsed."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    bearer_token: str = field(default="", repr=False)
+    ca_file: str | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    url: str
+    """Of the directory, with a slash at its end."""
+    only: str | None
+    """Name of the one file shown, when the source is a file."""
+
+
+class HttpFileSystem:
+    """`UnderFileSystem` over HTTP(S); see `ufs.base` for the contract."""
+
+    def __init__(self, url: str, settings: HttpSettings) -> None:
+        """*url* is http or https; credentials in it win over *settings*.
+
+        Raises:
+            UserError: the address or the credentials cannot be used.
+        """
+        self._url, self._query, credentials = _split_url(url)
+        authorization = _authorization(credentials or (settings.username, settings.password), settings.bearer_token)
+        self._client = HttpClient(self._url, authorization, settings.limits, settings.ca_file)
+        self._root: _Root | None = None
+        self._root_lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"HttpFileSystem({show_url(self._url)!r})"
+
+    def stat(self, path: str) -> Stat:
+        root = self._find_root()
+        if not check_path(path):
+            return DIRECTORY
+        if root.only is not None and path != root.only:
+            raise NotFound(f"{show_url(self._url)}: {path!r}: the source is the single file {root.only!r}")
+        return self._stat_url(self._url_of(root, path))
+
+    def list(self, path: str) -> Iterator[Entry]:
+        root = self._find_root()
+        check_path(path)
+        if root.only is not None:
+            return self._list_only(path, root.only)
+        url = self._url_of(root, path, is_dir=True)
+        with self._client.exchange("GET", url, {"Accept": _ACCEPT}) as reply:
+            check_status(reply)
+            http_version.check_encoding(show_url(reply.url), "", reply.headers)
+            body = reply.read_all(INDEX_LIMIT_BYTES)
+            try:
+                return iter(parse_index(body, reply.headers.get("Content-Type", ""), reply.url))
+            except UserError as error:
+                raise UserError(f"{show_url(reply.url)}: {error}") from error
+
+    def read_range(self, path: str, version: str, offset: int, into: memoryview) -> int:
+        root = self._find_root()
+        if not check_path(path) or (root.only is not None and path != root.only):
+            raise NotFound(f"{show_url(self._url)}: {path!r} is no file of this source")
+        size = http_version.size_of(version)
+        if size is None:
+            raise VersionChanged(f"{show_url(self._url)}: {path!r}: {version!r} is no version of an HTTP source")
+        wanted = into[: max(0, size - offset)]
+        url = self._url_of(root, path)
+        filled = 0
+        while filled < len(wanted):  # more than one turn only with a server that sends less than the range
+            filled += self._read_piece(url, version, offset + filled, wanted[filled:])
+        return filled
+
+    def close(self) -> None:
+        self._client.close()
+
+    # ---- the root --------------------------------------------------------------------------------------------------
+
+    def _find_root(self) -> _Root:
+        if self._root is None:
+            with self._root_lock:
+                if self._root is None:
+                    self._root = self._ask_root()
+        return self._root
+
+    def _ask_root(self) -> _Root:
+        if self._url.endswith("/"):
+            return _Root(self._url, None)
+        try:
+            stat = self._stat_url(self._url + self._query)
+        except NotFound:
+            # Some servers know a directory only by its slash.
+            with self._client.exchange("HEAD", f"{self._url}/{self._query}") as reply:
+                check_status(reply)
+            stat = DIRECTORY
+        if stat.is_dir:
+            return _Root(self._url + "/", None)
+        folder, _, name = self._url.rpartition("/")
+        return _Root(folder + "/", unquote(name, "utf-8", "surrogateescape"))
+
+    def _list_only(self, path: str, only: str) -> Iterator[Entry]:
+        if path:
+            raise NotFound(f"{show_url(self._url)}: {path!r} is no directory; the source is a single file")
+        stat = self.stat(only)
+        return iter((Entry(name=only, is_dir=False, size=stat.size, mtime_ns=stat.mtime_ns or None),))
+
+    def _url_of(self, root: _Root, path: str, *, is_dir: bool = False) -> str:
+        # "." and ".." never come here; everything but letters, digits and "_.-~" is escaped, so any byte survives.
+        escaped = quote(path.encode("utf-8", "surrogateescape"), safe="/")
+        return f"{root.url}{escaped}{'/' if is_dir and path else ''}{self._query}"
+
+    # ---- requests --------------------------------------------------------------------------------------------------
+
+    def _stat_url(self, url: str) -> Stat:
+        with self._client.exchange("HEAD", url) as reply:
+            if reply.status not in _NO_HEAD:
+                check_status(reply)
+                if _is_directory(reply):
+                    return DIRECTORY
+                size = http_version.content_length(reply.headers)
+                if size is not None:
+                    return _file_stat(reply, size)
+        with self._client.exchange("GET", url, {"Range": "bytes=0-0"}) as reply:
+            if reply.status != 416:
+                check_status(reply)
+            return DIRECTORY if _is_directory(reply) else _file_stat(reply, _total_size(reply))
+
+    def _read_piece(self, url: str, version: str, offset: int, into: memoryview) -> int:
+        """Fill the start of *into* with one request; at least one byte."""
+        headers = {"Range": f"bytes={offset}-{offset + len(into) - 1}", **http_version.conditions(version)}
+        with self._client.exchange("GET", url, headers) as reply:
+            if reply.status == 416:  # the pinned version has these bytes
+                raise VersionChanged(f"{show_url(reply.url)}: the source has become shorter than {offset + 1} bytes")
+            check_status(reply)
+            where = show_url(reply.url)
+            if reply.is_directory_redirect:
+                raise VersionChanged(f"{where}: the file has become a directory")
+            http_version.check_encoding(where, urlsplit(reply.url).path, reply.headers)
+            if reply.status == 206:
+                expected = _check_partial(where, version, reply.headers, offset, len(into))
+            else:
+                http_version.check_version(where, version, reply.headers, http_version.content_length(reply.headers))
+                expected = len(into)
+                reply.skip(offset)
+            received = reply.read_into(into[:expected])
+            if received < expected:
+                raise Corrupt(f"{where}: the source promised {expected} bytes at {offset} and sent {received}")
+            return received
+
+
+def _check_partial(where: str, version: str, headers: Mapping[str, str], offset: int, limit: int) -> int:
+    """How many bytes a 206 holds for us, once it is known to be the right part of the right version."""
+    part = http_version.content_range(headers)
+    if part is None or part.first is None or part.last is None:
+        raise Corrupt(f"{where}: a partial response without a usable Content-Range")
+    http_version.check_version(where, version, headers, part.total)
+    if part.first != offset or part.last < offset:
+        raise Corrupt(f"{where}: asked for bytes from {offset}, the source sends {part.first}-{part.last}")
+    return min(limit, part.last - offset + 1)
+
+
+def _is_directory(reply: Reply) -> bool:
+    return reply.is_directory_redirect or urlsplit(reply.url).path.endswith("/")
+
+
+def _total_size(reply: Reply) -> int:
+    part = http_version.content_range(reply.headers)
+    size = part.total if part is not None else None
+    if size is None and reply.status == 200:
+        size = http_version.content_length(reply.headers)
+    if size is None:
+        raise UserError(
+            f"{show_url(reply.url)}: the source does not tell the file's size; "
+            "it must send Content-Length or support range requests"
+        )
+    return size
+
+
+def _file_stat(reply: Reply, size: int) -> Stat:
+    http_version.check_encoding(show_url(reply.url), urlsplit(reply.url).path, reply.headers)
+    mtime_ns = http_version.modified_ns(reply.headers) or 0
+    return Stat(is_dir=False, size=size, mtime_ns=mtime_ns, version=http_version.version_of(reply.headers, size))
+
+
+def _split_url(url: str) -> tuple[str, str, tuple[str, str] | None]:
+    """The bare address, `?query` or "", and the credentials of *url*."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UserError("source url: cannot be read as an address; write http://HOST[:PORT]/PATH/") from error
+    if not host:
+        raise UserError(f"source url: {show_url(url)!r} names no host; write http://HOST[:PORT]/PATH/")
+    if parts.fragment:
+        raise UserError(f"source url: {show_url(url)!r} has a '#' part; write a '#' of a file name as %23")
+    shown = f"[{host}]" if ":" in host else host
+    bare = parts._replace(netloc=shown if port is None else f"{shown}:{port}", path=parts.path or "/", query="")
+    credentials = None
+    if parts.username is not None:
+        credentials = unquote(parts.username), unquote(parts.password or "")
+    return bare.geturl(), f"?{parts.query}" if parts.query else "", credentials
+
+
+def _authorization(basic: tuple[str, str], bearer_token: str) -> str | None:
+    if bearer_token:
+        return f"Bearer {bearer_token}"
+    return f"Basic {b64encode(':'.join(basic).encode()).decode()}" if any(basic) else None
