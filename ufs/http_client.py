@@ -125,8 +125,9 @@ class Reply:
                     self.skip(_DRAIN_LIMIT)
                 elif body.length <= _DRAIN_LIMIT:
                     body.read()  # also ends an empty body, which is open until it is read
-        except HeadraceError:
-            pass  # what was wanted has arrived; the connection is closed below
+        except HeadraceError:  # what was wanted has arrived; only the connection is lost
+            self.abandon()
+            return
         if not body.isclosed():
             self._response.close()
         self._response.release_conn()

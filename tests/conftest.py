@@ -1,0 +1,18 @@
+"""Rules for every test: those that need root or a cluster say so with a marker, and skip with a reason elsewhere."""
+
+import os
+
+import pytest
+
+_WITHOUT_ROOT = "needs root and /dev/fuse; run scripts/test as root"
+_WITHOUT_CLUSTER = "needs KUBECONFIG; see docs/development.md"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    is_root = os.geteuid() == 0 and os.path.exists("/dev/fuse")
+    has_cluster = bool(os.environ.get("KUBECONFIG"))
+    for item in items:
+        if item.get_closest_marker("root") and not is_root:
+            item.add_marker(pytest.mark.skip(reason=_WITHOUT_ROOT))
+        if item.get_closest_marker("cluster") and not has_cluster:
+            item.add_marker(pytest.mark.skip(reason=_WITHOUT_CLUSTER))
