@@ -105,8 +105,10 @@ def bind(
             os.close(tree_fd)
 
 
-def unbind(target: str, roots: tuple[str, ...]) -> None:
-    """Take every layer off *target* and remove the empty folder; done already is fine. Touches no file content.
+def unbind(target: str, roots: tuple[str, ...], *, keep_folder: bool = False) -> None:
+    """Take every layer off *target* and remove the empty folder, unless *keep_folder*; done already is fine.
+
+    No file content is touched.
 
     Raises:
         Conflict: the folder beneath the mounts holds files; they are kept.
@@ -117,6 +119,8 @@ def unbind(target: str, roots: tuple[str, ...]) -> None:
         return
     with folder:
         _peel(target, folder)
+        if keep_folder:
+            return
         try:
             os.rmdir(folder.name, dir_fd=folder.fd)
         except FileNotFoundError:

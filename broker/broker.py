@@ -79,8 +79,9 @@ class Broker:
         )
         log.info("target.bound", runtime=str(key), target=target, sub_path=sub_path, read_only=read_only)
 
-    def unbind(self, target: str) -> None:
-        binds.unbind(target, self._target_roots)
+    def unbind(self, target: str, *, keep_folder: bool = False) -> None:
+        """See binds.unbind."""
+        binds.unbind(target, self._target_roots, keep_folder=keep_folder)
         log.info("target.unbound", target=target)
 
     def unmount(self, key: RuntimeKey) -> ServedRuntime | None:

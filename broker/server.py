@@ -33,6 +33,10 @@ class BrokerServer:
         Path(control_socket).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._control = _Listener(control_socket, os.geteuid(), self._serve_control)
 
+    def problem(self) -> str:
+        """For a liveness probe: what keeps the broker from mounting, or an empty string."""
+        return "" if os.access("/dev/fuse", os.R_OK | os.W_OK) else "/dev/fuse cannot be opened"
+
     def close(self) -> None:
         """Stop listening and detach every mount."""
         self._control.close()
@@ -41,6 +45,23 @@ class BrokerServer:
                 listener.close()
             self._listeners.clear()
         self._broker.close()
+
+    def mount(self, key: RuntimeKey, token: str, daemon_uid: int) -> None:
+        """Mount *key* and listen for its daemons; done already is fine."""
+        runtime, _ = self._broker.mount(key, token, daemon_uid)
+        with self._lock:
+            if key not in self._listeners:
+                self._listeners[key] = _Listener(
+                    str(runtime.paths.socket), daemon_uid, lambda peer: self._serve_daemon(runtime, peer)
+                )
+
+    def unmount(self, key: RuntimeKey) -> None:
+        """End the mount of *key* and its socket."""
+        self._broker.unmount(key)
+        with self._lock:
+            listener = self._listeners.pop(key, None)
+        if listener is not None:
+            listener.close()
 
     # ---- control clients ----------------------------------------------------------------------------------------
 
@@ -57,7 +78,7 @@ class BrokerServer:
     def _control_reply(self, request: wire.Request) -> wire.Reply:
         match request:
             case wire.Mount(key, token, daemon_uid):
-                self._mount(RuntimeKey.parse(key), token, daemon_uid)
+                self.mount(RuntimeKey.parse(key), token, daemon_uid)
             case wire.WaitServed(key, deadline_s):
                 self._broker.runtime(RuntimeKey.parse(key)).wait_served(deadline_s)
             case wire.Bind(key, target, sub_path, read_only, deadline_s):
@@ -65,7 +86,7 @@ class BrokerServer:
             case wire.Unbind(target):
                 self._broker.unbind(target)
             case wire.Unmount(key):
-                self._unmount(RuntimeKey.parse(key))
+                self.unmount(RuntimeKey.parse(key))
             case wire.Runtimes():
                 return wire.RuntimeList(self._broker.runtimes())
             case wire.Statistics(key, deadline_s):
@@ -73,21 +94,6 @@ class BrokerServer:
             case _:
                 raise Corrupt(f"{type(request).__name__} belongs on a runtime's socket, not on the control socket")
         return wire.Done()
-
-    def _mount(self, key: RuntimeKey, token: str, daemon_uid: int) -> None:
-        runtime, _ = self._broker.mount(key, token, daemon_uid)
-        with self._lock:
-            if key not in self._listeners:
-                self._listeners[key] = _Listener(
-                    str(runtime.paths.socket), daemon_uid, lambda peer: self._serve_daemon(runtime, peer)
-                )
-
-    def _unmount(self, key: RuntimeKey) -> None:
-        self._broker.unmount(key)
-        with self._lock:
-            listener = self._listeners.pop(key, None)
-        if listener is not None:
-            listener.close()
 
     # ---- daemons ------------------------------------------------------------------------------------------------
 

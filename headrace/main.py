@@ -28,7 +28,7 @@ def parser_of(command: str | None) -> argparse.ArgumentParser:
     """The parser, with the arguments of *command* only: the others' modules are not even imported."""
     parser = argparse.ArgumentParser(
         prog="headrace",
-        description="A dataset cache: the first read at the speed of the source, every later one at that of a local file.",
+        description="A dataset cache: the first read at the speed of the source, later ones at that of a local file.",
         epilog="Try: headrace mount http://mirror.example/data/ /mnt/data      More: headrace COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"headrace {__version__}")

@@ -1,0 +1,40 @@
+"""Builds the origins of a configuration: for each source its under file system, with the workers in front if any."""
+
+from pathlib import Path
+
+from blockcache.origin import Origin
+from blockcache.peer import PeerFileSystem
+from datamodel.client import ClientConfig
+from datamodel.errors import Unavailable
+from ufs.base import UnderFileSystem
+from ufs.registry import open_source
+
+
+def read_token(config: ClientConfig) -> str:
+    """The runtime's token; empty where none is configured.
+
+    Raises:
+        Unavailable: the file cannot be read.
+    """
+    if not config.token_file:
+        return ""
+    try:
+        return Path(config.token_file).read_text().strip()
+    except OSError as error:
+        raise Unavailable(f"token_file: {config.token_file!r}: {error.strerror}") from error
+
+
+def open_origins(config: ClientConfig, *, with_workers: bool = True) -> dict[str, Origin]:
+    """Origins by absolute path in the dataset; close each when done.
+
+    Raises:
+        UserError: a source has an unknown scheme or option.
+    """
+    origins = {}
+    for source in config.sources:
+        layers: list[tuple[str, UnderFileSystem]] = []
+        if with_workers and config.workers.replicas:
+            layers.append(("worker", PeerFileSystem(config.workers, read_token(config), source.path)))
+        layers.append(("source", open_source(source)))
+        origins[source.path] = Origin(source.name, layers)
+    return origins

@@ -1,0 +1,206 @@
+"""The dataset's names as a SQLite file: rows are inodes, and row ids never change or come back.
+
+Several processes of one mount share the file (WAL). A file whose content changes at the source gets a new row, so
+bytes of two versions can never be cached under one id. Row 1 is the root of the dataset.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT_ID = 1
+_SCHEMA_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS node (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    parent INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    is_dir INTEGER NOT NULL,
+    size INTEGER,              -- NULL: not known exactly yet
+    mtime_ns INTEGER,
+    version TEXT NOT NULL,     -- '' : not pinned yet
+    incarnation INTEGER NOT NULL DEFAULT 0,
+    listed_at REAL,            -- directories: when their listing was taken (Unix seconds)
+    cached_bytes INTEGER NOT NULL DEFAULT 0,
+    used_at REAL NOT NULL DEFAULT 0,
+    UNIQUE (parent, name)
+) STRICT;
+CREATE INDEX IF NOT EXISTS by_use ON node (used_at) WHERE cached_bytes > 0;
+CREATE TABLE IF NOT EXISTS orphan (id INTEGER PRIMARY KEY) STRICT;
+CREATE TRIGGER IF NOT EXISTS keep_orphan AFTER DELETE ON node WHEN old.cached_bytes > 0
+BEGIN INSERT OR IGNORE INTO orphan VALUES (old.id); END;
+INSERT OR IGNORE INTO node (id, parent, name, is_dir, version) VALUES ({ROOT_ID}, 0, x'', 1, '');
+PRAGMA user_version = {_SCHEMA_VERSION};
+"""
+_COLUMNS = "id, parent, name, is_dir, size, mtime_ns, version, incarnation, listed_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One row. *size* in bytes, None while unknown; *version* is empty until pinned; *listed_at* in Unix seconds.
+
+    An odd *incarnation* means that the kernel reads the file by passthrough, an even one that the daemon serves it.
+    """
+
+    id: int
+    parent: int
+    name: str
+    is_dir: bool
+    size: int | None
+    mtime_ns: int | None
+    version: str
+    incarnation: int
+    listed_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a source says of one name."""
+
+    name: str
+    is_dir: bool
+    size: int | None
+    mtime_ns: int | None
+    version: str = ""
+
+
+class Catalog:
+    """Thread-safe: each thread has its own connection. A damaged file is started afresh: it is a cache."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        try:
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError:
+            self._local.db.close()
+            del self._local.db
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            self._db.executescript(_SCHEMA)
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            db = self._local.db = sqlite3.connect(self._path, timeout=10, isolation_level=None)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA mmap_size = 1073741824")
+        return db
+
+    def get(self, id: int) -> Node | None:
+        return _node(self._db.execute(f"SELECT {_COLUMNS} FROM node WHERE id = ?", (id,)).fetchone())
+
+    def lookup(self, parent: int, name: str) -> Node | None:
+        query = f"SELECT {_COLUMNS} FROM node WHERE parent = ? AND name = ?"
+        return _node(self._db.execute(query, (parent, os.fsencode(name))).fetchone())
+
+    def children(self, parent: int, after: int = 0, limit: int = 1000) -> list[Node]:
+        """Entries of a directory in a stable order (by id), from the first id above *after*."""
+        query = f"SELECT {_COLUMNS} FROM node WHERE parent = ? AND id > ? ORDER BY id LIMIT ?"
+        return [node for row in self._db.execute(query, (parent, after, limit)) if (node := _node(row))]
+
+    def record_listing(self, parent: int, entries: Iterable[Listed], now: float) -> None:
+        """Make the children of *parent* what the source lists: new rows, changed rows, and gone ones dropped.
+
+        What was cached of dropped and changed files is told by `take_orphans`.
+        """
+        with self._db as db:
+            db.execute("BEGIN IMMEDIATE")
+            known = {node.name: node for node in self.children(parent, limit=-1)}
+            for entry in entries:
+                self._record(parent, known.pop(entry.name, None), entry)
+            db.executemany("DELETE FROM node WHERE id = ?", [(node.id,) for node in known.values()])
+            db.execute("UPDATE node SET listed_at = ? WHERE id = ?", (now, parent))
+
+    def record(self, parent: int, entry: Listed) -> Node:
+        """Make one child what the source says of it, and return its row (a new one if its content changed)."""
+        with self._db as db:
+            db.execute("BEGIN IMMEDIATE")
+            self._record(parent, self.lookup(parent, entry.name), entry)
+        node = self.lookup(parent, entry.name)
+        assert node is not None
+        return node
+
+    def forget(self, id: int) -> None:
+        """Drop a row: the source has the name no more."""
+        self._db.execute("DELETE FROM node WHERE id = ? AND id != ?", (id, ROOT_ID))
+
+    def _record(self, parent: int, known: Node | None, entry: Listed) -> None:
+        values = (entry.is_dir, entry.size, entry.mtime_ns, entry.version)
+        if known is not None and _is_other(known, entry):
+            self._db.execute("DELETE FROM node WHERE id = ?", (known.id,))
+            known = None
+        if known is None:
+            self._db.execute(
+                "INSERT INTO node (parent, name, is_dir, size, mtime_ns, version) VALUES (?, ?, ?, ?, ?, ?)",
+                (parent, os.fsencode(entry.name), *values),
+            )
+        elif not known.is_dir and (known.size is None or (entry.version and not known.version)):
+            self._db.execute(
+                "UPDATE node SET is_dir = ?, size = ?, mtime_ns = ?, version = ? WHERE id = ?", (*values, known.id)
+            )
+
+    def turn(self, id: int, *, passthrough: bool) -> Node | None:
+        """Give *id* its next incarnation if its mode is not the one asked for; the row as it is then."""
+        parity = 1 if passthrough else 0
+        query = "UPDATE node SET incarnation = incarnation + 1 WHERE id = ? AND incarnation % 2 != ?"
+        self._db.execute(query, (id, parity))
+        return self.get(id)
+
+    # ---- what is cached -----------------------------------------------------------------------------------------
+
+    def note_use(self, uses: Sequence[tuple[int, int | None, float]]) -> None:
+        """Record (id, cached bytes or None for unchanged, Unix time of use) of several files in one go."""
+        with self._db as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(
+                "UPDATE node SET cached_bytes = coalesce(?, cached_bytes), used_at = max(used_at, ?) WHERE id = ?",
+                [(cached, used_at, id) for id, cached, used_at in uses],
+            )
+
+    def cached_bytes(self) -> int:
+        row = self._db.execute("SELECT coalesce(sum(cached_bytes), 0) FROM node WHERE cached_bytes > 0").fetchone()
+        return int(row[0])
+
+    def least_used(self, limit: int) -> list[tuple[int, int]]:
+        """(id, cached bytes) of cached files, least recently used first."""
+        query = "SELECT id, cached_bytes FROM node WHERE cached_bytes > 0 ORDER BY used_at LIMIT ?"
+        return [(int(id), int(size)) for id, size in self._db.execute(query, (limit,))]
+
+    def note_evicted(self, id: int) -> Node | None:
+        """Nothing of *id* is cached any more; the row, no longer in passthrough mode."""
+        self._db.execute("UPDATE node SET cached_bytes = 0 WHERE id = ?", (id,))
+        return self.turn(id, passthrough=False)
+
+    def take_orphans(self) -> list[int]:
+        """Ids of rows that went while something of them was cached; each is told once."""
+        return [int(row[0]) for row in self._db.execute("DELETE FROM orphan RETURNING id")]
+
+    def totals(self) -> tuple[int, int]:
+        """(number of files, sum of their known sizes) seen so far."""
+        row = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM node WHERE is_dir = 0").fetchone()
+        return int(row[0]), int(row[1])
+
+
+def _is_other(known: Node, entry: Listed) -> bool:
+    """Whether *entry* is other content than *known*: another kind, size or version. Unknown values prove nothing."""
+    if known.is_dir != entry.is_dir:
+        return True
+    if entry.is_dir:
+        return False
+    if known.version and entry.version:
+        return known.version != entry.version
+    sizes_differ = known.size is not None and entry.size is not None and known.size != entry.size
+    return sizes_differ or bool(known.version and entry.mtime_ns and known.mtime_ns and entry.mtime_ns > known.mtime_ns)
+
+
+def _node(row: tuple[int, int, bytes, int, int | None, int | None, str, int, float | None] | None) -> Node | None:
+    if row is None:
+        return None
+    id, parent, name, is_dir, size, mtime_ns, version, incarnation, listed_at = row
+    return Node(id, parent, os.fsdecode(name), bool(is_dir), size, mtime_ns, version, incarnation, listed_at)

@@ -1,0 +1,191 @@
+"""A dataset as its readers see it: names from the tree, bytes from the tiers or fetched. Core of client and worker.
+
+A file's bytes come from the version pinned when it was opened. A source that has another one by now makes the read
+fail with VersionChanged, and the name leads to a new row: never a mix of two versions.
+"""
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from blockcache.catalog import Catalog, Node
+from blockcache.fetch import Fetcher, Flight, Target
+from blockcache.origin import Origin
+from blockcache.tiers import Tiers
+from blockcache.tree import Tree
+from datamodel.client import ClientConfig
+from datamodel.errors import Corrupt, Unavailable, VersionChanged
+from obs import logs
+from obs.metrics import READ_BYTES
+
+log = logs.get("blockcache")
+
+_KEEP_PERIOD_S = 1.0
+_TARGETS = 4096
+_ATTEMPTS = 3
+
+
+@dataclass(slots=True)
+class ReadCounters:
+    """Since this process started: reads served wholly from the cache, reads that had to fetch, bytes delivered."""
+
+    hits: int = 0
+    misses: int = 0
+    bytes: int = 0
+
+
+class CachedDataset:
+    """Made by `open_dataset`. Runs in one trio loop; its state is consistent between awaits.
+
+    *on_complete* hears, in a thread, of each file whose last block was stored; *on_evict* of each evicted row.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        origins: dict[str, Origin],
+        nursery: trio.Nursery,
+        on_complete: Callable[[Catalog, Node], None],
+        on_evict: Callable[[Node], None],
+    ) -> None:
+        self.config, self.origins = config, origins
+        self.catalog = Catalog(Path(config.tiers[0].path, "catalog.sqlite"))
+        self.tree = Tree(self.catalog, origins, config.listing_ttl_s)
+        self.tiers = Tiers(config.tiers, self.catalog, config.block_bytes)
+        self.counters = ReadCounters()
+        self._on_evict = on_evict
+        self._fetcher = Fetcher(nursery, self.tiers, lambda node: on_complete(self.catalog, node))
+        self._targets: OrderedDict[int, Target] = OrderedDict()
+
+    def target(self, id: int) -> Target:
+        """The file *id* for reading. It is remembered, so that an open file reads on after its row went.
+
+        Raises:
+            VersionChanged: the row is gone, or its version was never pinned.
+        """
+        target = self._targets.get(id)
+        if target is None or target.file.is_evicted:
+            node = target.node if target else self.tree.node(id)
+            if node.size is None or not node.version:
+                raise VersionChanged(f"{node.name!r}: not pinned")
+            origin, path = (target.origin, target.path) if target else self.tree.where(node)
+            target = self._targets[id] = Target(node, self.tiers.file(node), origin, path)
+            while len(self._targets) > _TARGETS:
+                self._targets.popitem(last=False)
+        self._targets.move_to_end(id)
+        self.tiers.note_use(id)
+        return target
+
+    async def read(self, id: int, offset: int, size: int) -> bytes | bytearray:
+        """Up to *size* bytes of file *id* from *offset*; fewer only at its end.
+
+        Raises:
+            VersionChanged: the source has another version and these bytes were not cached.
+            DeadlineExceeded: no source delivered.
+        """
+        target = self.target(id)
+        size = max(0, min(size, target.file.size - offset))
+        if not size:
+            return b""
+        for _ in range(_ATTEMPTS):
+            try:
+                data = await self._read(target, offset, size)
+            except Corrupt as error:
+                log.error("block.corrupt", path=target.path, error=str(error))
+                continue  # the block is marked absent now, so it is fetched again
+            except VersionChanged:
+                await self.tree.renew(target.node)
+                raise
+            self.counters.bytes += size
+            return data
+        raise Unavailable(f"{target.path!r}: its cache file stays corrupt")
+
+    async def _read(self, target: Target, offset: int, size: int) -> bytes | bytearray:
+        block_bytes = target.file.block_bytes
+        first, last = offset // block_bytes, (offset + size - 1) // block_bytes
+        flights = self._fetcher.want(target, range(first, last + 1))
+        if window := target.stream.advance(offset, size, block_bytes):
+            self._fetcher.ahead(target, last + 1, window // block_bytes)
+        if not flights:
+            self.counters.hits += 1
+            READ_BYTES.labels("cache").inc(size)
+            now = target.file.read_now(offset, size)
+            return now if now is not None else await trio.to_thread.run_sync(target.file.read, offset, size)
+        self.counters.misses += 1
+        READ_BYTES.labels("fetch").inc(size)
+        for flight in flights.values():
+            await flight.done.wait()
+            if flight.error is not None:
+                raise flight.error
+        return await trio.to_thread.run_sync(_assemble, target, flights, offset, size)
+
+    async def prepare(self, id: int) -> bool:
+        """Whether file *id* is complete in the cache and sound, so that the kernel may read it by itself."""
+        target = self.target(id)
+        if not target.file.try_complete():
+            return False
+        if await trio.to_thread.run_sync(target.file.is_sound):
+            return True
+        log.error("file.corrupt", path=target.path)
+        return False
+
+    async def keep(self) -> None:
+        """Housekeeping, for ever: tell the catalog what was used, learn what is stored, evict above the watermark."""
+        while True:
+            uses = self.tiers.take_uses()
+            if uses:
+                await trio.to_thread.run_sync(self.catalog.note_use, uses)
+            self.tiers.note_total(await trio.to_thread.run_sync(self.catalog.cached_bytes))
+            for id in self.tiers.victims():
+                node = await trio.to_thread.run_sync(self.catalog.note_evicted, id)
+                self._targets.pop(id, None)
+                self.tiers.forget(id)
+                if node is not None:
+                    self._on_evict(node)
+            await trio.sleep(_KEEP_PERIOD_S)
+
+
+def _assemble(target: Target, flights: dict[int, Flight], offset: int, size: int) -> bytes:
+    """In a thread: the bytes from the cache file, or, where a block could not be stored, from its flight."""
+    if all(flight.data is None for flight in flights.values()):
+        return target.file.read(offset, size)
+    parts: list[bytes | memoryview] = []
+    while size:
+        block, start = divmod(offset, target.file.block_bytes)
+        count = min(size, target.file.length(block) - start)
+        data = flights[block].data if block in flights else None
+        parts.append(target.file.read(offset, count) if data is None else data[start : start + count])
+        offset, size = offset + count, size - count
+    return b"".join(parts)  # copy: only when the cache has no room
+
+
+@contextlib.asynccontextmanager
+async def open_dataset(
+    config: ClientConfig,
+    origins: dict[str, Origin],
+    *,
+    on_complete: Callable[[Catalog, Node], None] = lambda catalog, node: None,
+    on_evict: Callable[[Node], None] = lambda node: None,
+) -> AsyncIterator[CachedDataset]:
+    """The dataset of *config* over *origins* (by absolute path); its tasks end with the block.
+
+    Raises:
+        Unavailable: a tier's folder cannot be used.
+    """
+    async with trio.open_nursery() as nursery:
+        dataset = CachedDataset(config, origins, nursery, on_complete, on_evict)
+        nursery.start_soon(dataset.keep)
+        try:
+            yield dataset
+        finally:
+            nursery.cancel_scope.cancel()
+            uses = dataset.tiers.take_uses()
+            if uses:
+                dataset.catalog.note_use(uses)
+            dataset.tiers.close()
+            for origin in origins.values():
+                origin.close()

@@ -1,0 +1,147 @@
+"""The tiers of one node: which folder a file's blocks live in, what is open, and what has to go when a quota is full.
+
+Several processes share the folders. Whoever holds the lock of the first tier evicts for all; the kernel passes the
+lock on when its holder dies.
+"""
+
+import fcntl
+import os
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+from blockcache import cachefile
+from blockcache.cachefile import CacheFile
+from blockcache.catalog import Catalog, Node
+from datamodel.client import Tier
+from datamodel.errors import Unavailable
+from obs import logs
+from obs.metrics import EVICTED_BYTES
+
+log = logs.get("blockcache")
+
+_OPEN_FILES = 1024
+
+
+class Tiers:
+    """Cache files by node. Call from one thread, but for `CacheFile.read` and `write` of what `file()` gave out.
+
+    Raises:
+        Unavailable: a tier's folder cannot be made or written.
+    """
+
+    def __init__(self, tiers: tuple[Tier, ...], catalog: Catalog, block_bytes: int) -> None:
+        self._tiers, self._catalog, self._block_bytes = tiers, catalog, block_bytes
+        self._open: OrderedDict[int, CacheFile] = OrderedDict()
+        self._dirty: dict[int, float] = {}
+        self._used = [0] * len(tiers)
+        self._written = 0
+        self.cached_bytes = catalog.cached_bytes()
+        for tier in tiers:
+            try:
+                for folder in range(256):
+                    Path(tier.path, "blocks", f"{folder:02x}").mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise Unavailable(f"tier {tier.path!r}: {error.strerror}; its folder must be writable") from error
+        self._lock_fd = os.open(Path(tiers[0].path, "keeper.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._is_keeper = False
+
+    @property
+    def quota_bytes(self) -> int:
+        return sum(tier.quota_bytes for tier in self._tiers)
+
+    def file(self, node: Node) -> CacheFile:
+        """The cache file of *node*, whose size and version are pinned. A file already in a tier stays there.
+
+        Raises:
+            OSError: the medium refused.
+        """
+        found = self._open.get(node.id)
+        if found is None or found.is_evicted:
+            assert node.size is not None
+            found = CacheFile(self._stem(node.id, node.size), node.size, node.version, self._block_bytes)
+            self._open[node.id] = found
+            while len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)  # closed when its last user lets go of it
+        self._open.move_to_end(node.id)
+        return found
+
+    def note_use(self, id: int) -> None:
+        self._dirty[id] = time.time()
+
+    def admits(self, count: int) -> bool:
+        """Whether *count* more bytes may be stored now; if not, bytes are delivered without being kept."""
+        return self.cached_bytes + self._written + count <= self.quota_bytes
+
+    def note_written(self, count: int) -> None:
+        self._written += count
+
+    def forget(self, id: int) -> None:
+        """Drop what is cached of *id*; who has the file open reads on."""
+        self._open.pop(id, None)
+        self._dirty.pop(id, None)
+        for index in range(len(self._tiers)):
+            cachefile.remove(self._path(index, id))
+
+    def take_uses(self) -> list[tuple[int, int | None, float]]:
+        """What to `Catalog.note_use` since the last call."""
+        uses = []
+        for id, used_at in self._dirty.items():
+            file = self._open.get(id)
+            uses.append((id, file.cached_bytes() if file else None, used_at))
+        self._dirty.clear()
+        return uses
+
+    def note_total(self, cached_bytes: int) -> None:
+        """What all processes have stored, as the catalog knows it after `note_use`."""
+        self.cached_bytes, self._written = cached_bytes, 0
+
+    def victims(self) -> list[int]:
+        """Ids to evict now, least recently used first; empty below the high watermark or if another process evicts."""
+        if not self._keeps():
+            return []
+        orphans = self._catalog.take_orphans()
+        high = sum(tier.quota_bytes * tier.high for tier in self._tiers)
+        if self.cached_bytes <= high:
+            return orphans
+        excess = self.cached_bytes - sum(tier.quota_bytes * tier.low for tier in self._tiers)
+        victims = []
+        for id, size in self._catalog.least_used(10_000):
+            if excess <= 0:
+                break
+            excess -= size
+            victims.append(id)
+            EVICTED_BYTES.inc(size)
+        log.info("cache.evicted", files=len(victims), cached_bytes=self.cached_bytes)
+        return orphans + victims
+
+    def close(self) -> None:
+        self._open.clear()
+        os.close(self._lock_fd)
+
+    def _keeps(self) -> bool:
+        if not self._is_keeper:
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            self._is_keeper = True
+        return True
+
+    def _stem(self, id: int, size: int) -> Path:
+        for index in range(len(self._tiers)):
+            stem = self._path(index, id)
+            if stem.with_suffix(".map").exists():
+                return stem
+        return self._path(self._roomiest(size), id)
+
+    def _roomiest(self, size: int) -> int:
+        """The nearest tier whose quota the file fits in beside what was put there by this process, else the last."""
+        for index, tier in enumerate(self._tiers):
+            if self._used[index] + size <= tier.quota_bytes * tier.high:
+                self._used[index] += size
+                return index
+        return len(self._tiers) - 1
+
+    def _path(self, index: int, id: int) -> Path:
+        return Path(self._tiers[index].path, "blocks", f"{id % 256:02x}", str(id))

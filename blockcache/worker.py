@@ -1,0 +1,54 @@
+"""A worker: the cached dataset of one runtime behind the block server, until SIGTERM."""
+
+import signal
+from typing import Any
+
+import trio
+
+from blockcache.assemble import open_origins
+from blockcache.dataset import CachedDataset, open_dataset
+from blockcache.server import BlockServer
+from datamodel.client import ClientConfig
+from obs import logs
+
+log = logs.get("worker")
+
+
+class Worker:
+    """Serves *config* to holders of *token*. `status` may be called from any thread."""
+
+    def __init__(self, config: ClientConfig, token: str) -> None:
+        self._config, self._token = config, token
+        self._dataset: CachedDataset | None = None
+        self.is_ready = False
+
+    async def run(self, port: int) -> None:
+        """Serve on *port* until SIGTERM or SIGINT."""
+        origins = open_origins(self._config, with_workers=False)
+        async with open_dataset(self._config, origins) as dataset, trio.open_nursery() as nursery:
+            self._dataset = dataset
+            server = BlockServer(dataset, self._token)
+            bound = await nursery.start(server.serve, port)
+            self.is_ready = True
+            log.info("worker.serving", port=bound, dataset=self._config.dataset)
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+                async for number in received:
+                    log.info("worker.stopping", signal=signal.Signals(number).name)
+                    break
+            self.is_ready = False
+            nursery.cancel_scope.cancel()
+
+    def status(self) -> dict[str, Any]:
+        """What the controller sums up: sizes in bytes, counters since start."""
+        dataset = self._dataset
+        if dataset is None:
+            return {}
+        files, total = dataset.catalog.totals()
+        counters = dataset.counters
+        return {
+            "quotaBytes": dataset.tiers.quota_bytes,
+            "cachedBytes": dataset.tiers.cached_bytes,
+            "files": files,
+            "totalBytes": total,
+            "reads": {"hits": counters.hits, "misses": counters.misses, "bytes": counters.bytes},
+        }

@@ -1,0 +1,26 @@
+"""`headrace umount`: end a mount of `headrace mount`."""
+
+import argparse
+
+SUMMARY = "End a mount made by `headrace mount`, also one whose process was killed. The cache stays."
+EXAMPLES = """examples:
+  headrace umount /mnt/data
+  headrace umount --lazy /mnt/data     # although somebody still reads; it goes when they end
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT")
+    parser.add_argument("--lazy", action="store_true", help="do not ask who still uses it")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="default: %(default)s")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import os
+    from pathlib import Path
+
+    from fusemount.local import unmount
+
+    mountpoint = Path(os.path.abspath(arguments.mountpoint))  # resolve() would stat a mount that hangs
+    unmount(mountpoint, lazy=arguments.lazy, deadline_s=arguments.timeout)
+    return 0
