@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from typing import cast
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 
@@ -249,7 +249,7 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except urllib3.exceptions.LocationValueError as error:
         raise UserError(f"{show_url(url)}: not a usable address") from error
-    except urllib3.exceptions.IncompleteRead as error:
+    except (urllib3.exceptions.IncompleteRead, IncompleteRead) as error:
         raise Corrupt(f"{show_url(url)}: the source ended its response too early") from error
     except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
         raise _transport_error(url, error) from error

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -82,9 +82,17 @@ class Answer:
     """`keep` the connection, `close` it, or `stall`: send nothing more until the client gives up."""
 
 
-def answer(status: int, body: bytes = b"", *, then: str = "keep", head: bool = False, **headers: str) -> Answer:
+def answer(
+    status: int,
+    body: bytes = b"",
+    *,
+    then: str = "keep",
+    head: bool = False,
+    headers: Mapping[str, str] | None = None,
+    **more: str,
+) -> Answer:
     """A well-formed response; underscores in header names stand for hyphens. *head*: leave the body out."""
-    lines = {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = {name.replace("_", "-"): value for name, value in {**(headers or {}), **more}.items()}
     lines = {"Content-Length": str(len(body)), **lines}
     text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return Answer(f"HTTP/1.1 {status} Scripted\r\n{text}\r\n".encode("latin-1") + (b"" if head else body), then)

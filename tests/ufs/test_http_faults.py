@@ -1,0 +1,508 @@
+"""What HTTP servers do wrong, one fault at a time, byte for byte."""
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from datamodel.errors import (
+    Corrupt,
+    HeadraceError,
+    NotFound,
+    PermissionRefused,
+    Unavailable,
+    UserError,
+    VersionChanged,
+)
+from tests.ufs.servers import Answer, Request, ScriptedServer, answer
+from ufs.base import Entry
+from ufs.http import HttpFileSystem, HttpSettings
+from ufs.http_client import REDIRECT_LIMIT, Limits
+
+BODY = bytes(range(256)) * 16
+ETAG = '"v1"'
+VERSION = f"etag:{ETAG};size:{len(BODY)}"
+SETTINGS = HttpSettings(limits=Limits(connect_timeout_s=5, read_timeout_s=0.3))
+
+
+@contextmanager
+def served(
+    script: Callable[[Request], Answer], path: str = "", settings: HttpSettings = SETTINGS
+) -> Iterator[tuple[HttpFileSystem, ScriptedServer]]:
+    with ScriptedServer(script) as server:
+        ufs = HttpFileSystem(server.url + path, settings)
+        yield ufs, server
+        ufs.close()
+
+
+def read(ufs: HttpFileSystem, offset: int = 0, length: int = 100, version: str = VERSION) -> bytes:
+    room = bytearray(length)
+    count = ufs.read_range("file", version, offset, memoryview(room))
+    return bytes(room[:count])
+
+
+def part(
+    first: int, last: int, total: int = len(BODY), body: bytes | None = None, then: str = "keep", **headers: str
+) -> Answer:
+    sent = BODY[first : last + 1] if body is None else body
+    return answer(
+        206, sent, then=then, headers={"Content_Range": f"bytes {first}-{last}/{total}", "ETag": ETAG, **headers}
+    )
+
+
+def honest(request: Request) -> Answer:
+    """A server without faults, for one file."""
+    if request.method == "HEAD":
+        return answer(200, head=True, Content_Length=str(len(BODY)), ETag=ETAG)
+    first, last = request.headers["range"].removeprefix("bytes=").split("-")
+    return part(int(first), min(int(last), len(BODY) - 1))
+
+
+# ---- the length and the version of what comes ----------------------------------------------------------------------
+
+
+def test_honest_server_is_read_over_one_connection() -> None:
+    with served(honest) as (ufs, server):
+        assert ufs.stat("file").version == VERSION
+        assert read(ufs) == BODY[:100]
+        assert read(ufs, 1000, 10_000) == BODY[1000:]
+
+        assert server.connection_count == 1
+        assert server.requests[1].headers["range"] == "bytes=0-99"
+        assert server.requests[1].headers["if-match"] == ETAG
+        assert server.requests[1].headers["accept-encoding"] == "identity"
+
+
+def test_body_shorter_than_its_length_is_corrupt() -> None:
+    with (
+        served(lambda _: part(0, 99, body=BODY[:40], Content_Length="100", then="close")) as (ufs, _),
+        pytest.raises(Corrupt, match="promised 100 bytes"),
+    ):
+        read(ufs)
+
+
+def test_full_body_that_ends_early_is_corrupt() -> None:
+    with (
+        served(lambda _: answer(200, BODY[:40], Content_Length=str(len(BODY)), ETag=ETAG, then="close")) as (ufs, _),
+        pytest.raises(Corrupt, match="promised 100 bytes"),
+    ):
+        read(ufs, offset=20)
+
+
+def test_full_body_that_ends_before_the_offset_is_corrupt() -> None:
+    with (
+        served(lambda _: answer(200, BODY[:40], Content_Length=str(len(BODY)), ETag=ETAG, then="close")) as (ufs, _),
+        pytest.raises(Corrupt),
+    ):
+        read(ufs, offset=1000)
+
+
+def test_broken_chunks_are_corrupt() -> None:
+    raw = f"HTTP/1.1 206 x\r\nETag: {ETAG}\r\nContent-Range: bytes 0-99/4096\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with (
+        served(lambda _: Answer(raw.encode() + b"40\r\nonly this", "close")) as (ufs, _),
+        pytest.raises(Corrupt),
+    ):
+        read(ufs)
+
+
+def test_sound_chunks_are_read_to_their_end() -> None:
+    raw = f"HTTP/1.1 206 x\r\nETag: {ETAG}\r\nContent-Range: bytes 0-99/4096\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = b"1e\r\n" + BODY[:30] + b"\r\n46\r\n" + BODY[30:100] + b"\r\n0\r\n\r\n"
+    with served(lambda _: Answer(raw.encode() + chunks)) as (ufs, server):
+        assert read(ufs) == read(ufs) == BODY[:100]
+        assert server.connection_count == 1
+
+
+def test_less_than_the_range_is_completed_by_another_request() -> None:
+    def script(request: Request) -> Answer:
+        first = int(request.headers["range"].removeprefix("bytes=").split("-")[0])
+        return part(first, first + 29)
+
+    with served(script) as (ufs, server):
+        assert read(ufs) == BODY[:100]
+        assert [request.headers["range"] for request in server.requests] == [
+            "bytes=0-99",
+            "bytes=30-99",
+            "bytes=60-99",
+            "bytes=90-99",
+        ]
+
+
+@pytest.mark.parametrize("content_range", ["bytes 5-104/4096", "bytes 0-/4096", "bytes */4096", "", "items 0-99/4096"])
+def test_partial_body_of_another_range_is_corrupt(content_range: str) -> None:
+    with (
+        served(lambda _: part(0, 99, Content_Range=content_range)) as (ufs, _),
+        pytest.raises(Corrupt),
+    ):
+        read(ufs)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        part(0, 99, ETag='"v2"'),
+        part(0, 99, ETag=""),
+        part(0, 99, ETag='W/"v1"'),
+        part(0, 99, total=5000),
+        answer(200, BODY, ETag='"v2"'),
+        answer(200, BODY[:1000], ETag=ETAG),
+        answer(412, b"precondition"),
+        answer(416, Content_Range="bytes */50"),
+    ],
+    ids=["other-etag", "no-etag", "weak-etag", "other-total", "full-other", "full-shorter", "412", "416"],
+)
+def test_another_version_is_never_delivered(reply: Answer) -> None:
+    with served(lambda _: reply) as (ufs, _), pytest.raises(VersionChanged):
+        read(ufs)
+
+
+def test_etag_that_changes_between_two_pieces_is_noticed() -> None:
+    replies = iter([part(0, 29), part(30, 99, ETag='"v2"')])
+    with served(lambda _: next(replies)) as (ufs, _), pytest.raises(VersionChanged):
+        read(ufs)
+
+
+def test_file_that_became_a_directory_is_another_version() -> None:
+    with served(lambda _: answer(301, Location="/file/")) as (ufs, _), pytest.raises(VersionChanged):
+        read(ufs)
+
+
+@pytest.mark.parametrize(
+    ("headers", "condition"),
+    [
+        ({"Last_Modified": "Thu, 12 Nov 2026 10:00:00 GMT"}, ("if-unmodified-since", "Thu, 12 Nov 2026 10:00:00 GMT")),
+        ({"ETag": 'W/"w"'}, None),
+        ({"ETag": "unquoted"}, None),
+        ({}, None),
+    ],
+)
+def test_weaker_validators_pin_a_version_too(headers: dict[str, str], condition: tuple[str, str] | None) -> None:
+    sizes = iter([100, 100, 100, 101])
+
+    def script(request: Request) -> Answer:
+        size = next(sizes)
+        if request.method == "HEAD":
+            return answer(200, head=True, Content_Length=str(size), headers=headers)
+        return answer(206, BODY[:50], Content_Range=f"bytes 0-49/{size}", headers=headers)
+
+    with served(script) as (ufs, server):
+        version = ufs.stat("file").version
+        assert ufs.stat("file").version == version
+        assert read(ufs, length=50, version=version) == BODY[:50]
+        with pytest.raises(VersionChanged):
+            read(ufs, length=50, version=version)
+
+        sent = {name: value for name, value in server.requests[2].headers.items() if name.startswith("if-")}
+        assert sent == (dict([condition]) if condition else {})
+
+
+# ---- compression ---------------------------------------------------------------------------------------------------
+
+
+def test_compressed_on_the_way_is_detected_and_never_a_size() -> None:
+    with (
+        served(lambda _: answer(200, head=True, Content_Length="77", Content_Encoding="gzip")) as (ufs, _),
+        pytest.raises(Corrupt, match="Content-Encoding 'gzip'"),
+    ):
+        ufs.stat("file")
+
+
+def test_compressed_body_is_never_delivered() -> None:
+    with served(lambda _: part(0, 99, Content_Encoding="br")) as (ufs, _), pytest.raises(Corrupt, match="br"):
+        read(ufs)
+
+
+def test_file_that_is_itself_compressed_is_delivered_as_it_is() -> None:
+    def script(request: Request) -> Answer:
+        if request.method == "HEAD":
+            return answer(200, head=True, Content_Length="4096", ETag=ETAG, Content_Encoding="x-gzip")
+        return part(0, 99, Content_Encoding="x-gzip")
+
+    with served(script) as (ufs, _):
+        room = bytearray(100)
+
+        assert ufs.stat("a.tar.gz").size == 4096
+        assert ufs.read_range("a.tar.gz", VERSION, 0, memoryview(room)) == 100
+        assert room == BODY[:100]
+
+
+# ---- stat ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_server_without_head_is_asked_for_one_byte(status: int) -> None:
+    def script(request: Request) -> Answer:
+        return answer(status, head=True) if request.method == "HEAD" else part(0, 0)
+
+    with served(script) as (ufs, server):
+        assert ufs.stat("file").version == VERSION
+        assert server.requests[1].headers["range"] == "bytes=0-0"
+
+
+def test_empty_file_without_head_has_size_zero() -> None:
+    def script(request: Request) -> Answer:
+        return answer(405, head=True) if request.method == "HEAD" else answer(416, Content_Range="bytes */0")
+
+    with served(script) as (ufs, _):
+        assert ufs.stat("file").size == 0
+
+
+def test_head_without_length_is_answered_by_a_range() -> None:
+    def script(request: Request) -> Answer:
+        return (
+            Answer(b"HTTP/1.1 200 x\r\nConnection: close\r\n\r\n", "close") if request.method == "HEAD" else part(0, 0)
+        )
+
+    with served(script) as (ufs, _):
+        assert ufs.stat("file").size == len(BODY)
+
+
+def test_source_that_never_tells_a_size_is_refused() -> None:
+    with (
+        served(lambda _: Answer(b"HTTP/1.1 200 x\r\nConnection: close\r\n\r\n", "close")) as (ufs, _),
+        pytest.raises(UserError, match="size"),
+    ):
+        ufs.stat("file")
+
+
+def test_time_that_cannot_be_read_is_zero() -> None:
+    with served(lambda _: answer(200, Last_Modified="yesterday", head=True)) as (ufs, _):
+        assert ufs.stat("file").mtime_ns == 0
+
+
+# ---- statuses and transport ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, UserError),
+        (401, PermissionRefused),
+        (403, PermissionRefused),
+        (404, NotFound),
+        (410, NotFound),
+        (429, Unavailable),
+        (500, Unavailable),
+        (502, Unavailable),
+        (503, Unavailable),
+    ],
+)
+def test_status_becomes_the_error_of_who_has_to_act(status: int, error: type[HeadraceError]) -> None:
+    with served(lambda request: answer(status, b"sorry", head=request.method == "HEAD")) as (ufs, server):
+        for call in (lambda: ufs.stat("file"), lambda: list(ufs.list("dir")), lambda: read(ufs)):
+            with pytest.raises(error, match=str(status)) as caught:
+                call()
+            assert type(caught.value) is error
+
+        assert server.connection_count == 1, "an error answer must not cost the connection"
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("0", 0.0), ("soon", None), ("-5", None), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0)],
+)
+def test_retry_after_is_passed_on(header: str, seconds: float | None) -> None:
+    with served(lambda _: answer(503, Retry_After=header)) as (ufs, _), pytest.raises(Unavailable) as caught:
+        read(ufs)
+
+    assert caught.value.retry_after_s == seconds
+
+
+def test_stall_before_the_answer_is_unavailable() -> None:
+    with served(lambda _: Answer(b"", "stall")) as (ufs, _), pytest.raises(Unavailable, match="in time"):
+        read(ufs)
+
+
+def test_stall_inside_the_body_is_unavailable_and_the_next_read_works() -> None:
+    replies = iter([part(0, 99, body=BODY[:40], Content_Length="100", then="stall"), part(0, 99)])
+    with served(lambda _: next(replies)) as (ufs, server):
+        with pytest.raises(Unavailable, match="in time"):
+            read(ufs)
+
+        assert read(ufs) == BODY[:100]
+        assert server.connection_count == 2
+
+
+@pytest.mark.parametrize("raw", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200\r\n" + b"a: b\r\n" * 200 + b"\r\n"])
+def test_connection_that_speaks_no_http_is_unavailable(raw: bytes) -> None:
+    with served(lambda _: Answer(raw, "close")) as (ufs, _), pytest.raises(Unavailable):
+        read(ufs)
+
+
+def test_refused_connection_is_unavailable() -> None:
+    with ScriptedServer(honest) as server:
+        url = server.url
+    ufs = HttpFileSystem(url, SETTINGS)
+
+    with pytest.raises(Unavailable):
+        ufs.stat("file")
+
+
+def test_name_that_does_not_resolve_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        HttpFileSystem("http://no-such-host.invalid/", SETTINGS).stat("file")
+
+
+def test_more_failures_than_connections_do_not_use_up_the_pool() -> None:
+    with served(lambda _: part(0, 99, body=b"x", Content_Length="100", then="close")) as (ufs, _):
+        for _ in range(40):
+            with pytest.raises(Corrupt):
+                read(ufs)
+
+
+def test_unread_rest_of_a_long_body_costs_the_connection_and_nothing_else() -> None:
+    long = BODY * 1000
+    version = f"etag:{ETAG};size:{len(long)}"
+    with served(lambda _: answer(200, long, ETag=ETAG)) as (ufs, _):
+        for _ in range(40):
+            assert read(ufs, version=version) == BODY[:100]
+
+
+# ---- redirects and credentials -------------------------------------------------------------------------------------
+
+
+def test_redirects_are_followed_with_range_and_condition() -> None:
+    def script(request: Request) -> Answer:
+        return answer(302, Location="real") if request.target == "/file" else honest(request)
+
+    with served(script) as (ufs, server):
+        assert read(ufs) == BODY[:100]
+        assert server.requests[1].target == "/real"
+        assert server.requests[1].headers["if-match"] == ETAG
+
+
+def test_redirect_loop_ends_with_an_error() -> None:
+    with served(lambda _: answer(302, Location="/file")) as (ufs, server):
+        with pytest.raises(UserError, match="redirects"):
+            ufs.stat("file")
+        assert len(server.requests) == REDIRECT_LIMIT + 1
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://x/", "http://[", "gopher://x/", "http://x:y/"])
+def test_redirect_to_anything_but_http_is_refused(location: str) -> None:
+    with served(lambda _: answer(302, Location=location)) as (ufs, _), pytest.raises(UserError, match="redirects to"):
+        ufs.stat("file")
+
+
+def test_redirect_with_raw_bytes_reaches_the_named_file() -> None:
+    def script(request: Request) -> Answer:
+        if request.target == "/file":
+            return Answer("HTTP/1.1 302 x\r\nContent-Length: 0\r\nLocation: /Ü x\r\n\r\n".encode())
+        return honest(request)
+
+    with served(script) as (ufs, server):
+        assert read(ufs) == BODY[:100]
+        assert server.requests[1].target == "/%C3%9C%20x"
+
+
+def test_credentials_go_to_their_own_server_only() -> None:
+    with ScriptedServer(honest) as other:
+        settings = HttpSettings(bearer_token="hidden", limits=SETTINGS.limits)
+        with served(lambda _: answer(302, Location=other.url + "file"), settings=settings) as (ufs, server):
+            assert read(ufs) == BODY[:100]
+
+            assert server.requests[0].headers["authorization"] == "Bearer hidden"
+            assert "authorization" not in other.requests[0].headers
+
+
+def test_credentials_survive_a_redirect_on_the_same_server() -> None:
+    def script(request: Request) -> Answer:
+        return answer(302, Location="/real") if request.target == "/file" else honest(request)
+
+    with served(script, settings=HttpSettings(username="u", password="p")) as (ufs, server):
+        assert read(ufs) == BODY[:100]
+        assert [request.headers["authorization"] for request in server.requests] == ["Basic dTpw", "Basic dTpw"]
+
+
+def test_credentials_and_query_of_the_address_are_used_and_never_shown() -> None:
+    with ScriptedServer(lambda _: answer(401, head=True)) as server:
+        url = server.url.replace("://", "://user:pa%3Ass@") + "d/?signature=topsecret"
+        ufs = HttpFileSystem(url, SETTINGS)
+        with pytest.raises(PermissionRefused) as caught:
+            ufs.stat("file")
+        shown = f"{caught.value} {caught.value!r} {ufs!r} {HttpSettings(password='topsecret')!r}"
+
+        assert server.requests[0].headers["authorization"] == "Basic dXNlcjpwYTpzcw=="
+        assert server.requests[0].target == "/d/file?signature=topsecret"
+        assert not any(secret in shown for secret in ("pa%3A", "pa:ss", "topsecret", "dXNlc"))
+
+
+# ---- the root ------------------------------------------------------------------------------------------------------
+
+
+def test_address_of_a_file_shows_that_file_alone() -> None:
+    def script(request: Request) -> Answer:
+        return honest(request) if request.target == "/pub/fi%20le?token=x" else answer(404, head=True)
+
+    with served(script, "pub/fi%20le?token=x") as (ufs, _):
+        assert ufs.stat("").is_dir
+        assert list(ufs.list("")) == [Entry(name="fi le", is_dir=False, size=len(BODY), mtime_ns=None)]
+        assert ufs.stat("fi le").version == VERSION
+        room = bytearray(10)
+        assert ufs.read_range("fi le", VERSION, 5, memoryview(room)) == 10
+        assert room == BODY[5:15]
+        for path in ("other", "fi le/below"):
+            with pytest.raises(NotFound):
+                ufs.stat(path)
+            with pytest.raises(NotFound):
+                ufs.list(path)
+            with pytest.raises(NotFound):
+                ufs.read_range(path, VERSION, 0, memoryview(room))
+
+
+@pytest.mark.parametrize("knows_redirect", [True, False])
+def test_address_of_a_directory_without_slash_is_a_directory(knows_redirect: bool) -> None:
+    def script(request: Request) -> Answer:
+        if request.target == "/data":
+            # The port is wrong on purpose: servers behind a proxy often do not know their own.
+            return answer(301, Location="http://127.0.0.1:1/data/") if knows_redirect else answer(404, head=True)
+        return answer(200, b'<a href="x">x</a>', Content_Type="text/html", head=request.method == "HEAD")
+
+    with served(script, "data") as (ufs, _):
+        assert ufs.stat("").is_dir
+        assert [entry.name for entry in ufs.list("")] == ["x"]
+
+
+def test_source_that_was_down_at_first_is_asked_again() -> None:
+    replies = iter([answer(503, head=True), answer(200, head=True, Content_Length="5", ETag=ETAG)])
+    with served(lambda _: next(replies), "file") as (ufs, _):
+        with pytest.raises(Unavailable):
+            ufs.stat("")
+
+        assert ufs.stat("").is_dir
+
+
+def test_directory_that_answers_with_something_else_is_a_user_error() -> None:
+    with (
+        served(lambda _: answer(200, b"data", Content_Type="application/zip")) as (ufs, _),
+        pytest.raises(UserError, match="application/zip"),
+    ):
+        ufs.list("")
+
+
+def test_index_page_that_ends_early_is_corrupt() -> None:
+    page = b'<a href="one">one</a>'
+    with (
+        served(lambda _: answer(200, page, Content_Type="text/html", Content_Length="999", then="close")) as (ufs, _),
+        pytest.raises(Corrupt),
+    ):
+        ufs.list("")
+
+
+def test_body_goes_straight_into_the_callers_memory() -> None:
+    """The fast path reads below urllib3; this fails if an upgrade of urllib3 takes it away."""
+    size = 8 << 20
+    body = bytes(size)
+    version = f"etag:{ETAG};size:{size}"
+    reply = answer(206, body, Content_Range=f"bytes 0-{size - 1}/{size}", ETag=ETAG)
+    with served(lambda _: reply) as (ufs, _):
+        room = bytearray(size)
+        read(ufs, version=version)
+        tracemalloc.start()
+        ufs.read_range("file", version, 0, memoryview(room))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    assert peak < size // 8
