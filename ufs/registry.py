@@ -1,5 +1,6 @@
 """From a dataset's source to the file system that reads it. The only place that knows every scheme and option."""
 
+import os
 from collections.abc import Callable, Mapping
 from urllib.parse import unquote, urlsplit
 
@@ -47,11 +48,14 @@ def _open_http(url: str, options: Mapping[str, str]) -> UnderFileSystem:
             raise UserError(f"option {name!r}: has a control character, perhaps a newline at its end")
     if not options.get("bearer-token", "").isascii():
         raise UserError("option 'bearer-token': has characters that are not ASCII")
+    ca_file = options.get("ca-file")
+    if ca_file is not None and not os.access(ca_file, os.R_OK):
+        raise UserError(f"option 'ca-file': {ca_file!r} cannot be read")
     settings = HttpSettings(
         username=options.get("username", ""),
         password=options.get("password", ""),
         bearer_token=options.get("bearer-token", ""),
-        ca_file=options.get("ca-file"),
+        ca_file=ca_file,
         limits=Limits(
             connect_timeout_s=_seconds(options, "connect-timeout", CONNECT_TIMEOUT_S),
             read_timeout_s=_seconds(options, "read-timeout", READ_TIMEOUT_S),

@@ -1,0 +1,107 @@
+"""From a dataset's source to its file system: schemes, options, and messages that say what to write instead."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from datamodel.client import Source
+from datamodel.errors import UserError
+from tests.ufs.servers import ScriptedServer, answer
+from ufs.http import HttpFileSystem
+from ufs.local import LocalFileSystem
+from ufs.registry import open_source
+
+
+def source(url: str, **options: str) -> Source:
+    return Source(name="demo", url=url, path="/demo", options={k.replace("_", "-"): v for k, v in options.items()})
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("http://h/p/", HttpFileSystem),
+        ("https://h:8443/p/", HttpFileSystem),
+        ("HTTP://h", HttpFileSystem),
+        ("http://[::1]:80/", HttpFileSystem),
+        ("local:///data", LocalFileSystem),
+        ("file:///data", LocalFileSystem),
+        ("file://localhost/data", LocalFileSystem),
+    ],
+)
+def test_every_scheme_opens_its_file_system_without_asking_it(url: str, kind: type) -> None:
+    assert type(open_source(source(url))) is kind
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "pvc://claim", "data", "", "/data", "http:/h"])
+def test_unknown_scheme_names_the_supported_ones(url: str) -> None:
+    with pytest.raises(UserError, match=r"source 'demo': url scheme .* use one of file, http, https, local"):
+        open_source(source(url))
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http:///p", "names no host"),
+        ("http://h:port/", "cannot be read"),
+        ("http://[h/", "cannot be read"),
+        ("http://h/a#b", "%23"),
+        ("local://data", "must be absolute"),
+        ("file://host/data", "names host 'host'"),
+    ],
+)
+def test_address_of_the_wrong_form_says_what_to_write(url: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"source 'demo': .*{re.escape(words)}"):
+        open_source(source(url))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"user": "x"}, "option 'user' is not known for http sources; supported: bearer-token, ca-file"),
+        ({"read-timeout": "soon"}, "option 'read-timeout': 'soon' is not a number of seconds"),
+        ({"read-timeout": "0"}, "option 'read-timeout': '0' is not a number of seconds"),
+        ({"connect-timeout": "nan"}, "option 'connect-timeout': 'nan' is not a number of seconds"),
+        ({"password": "p\n"}, "option 'password': has a control character"),
+        ({"bearer-token": "tökén"}, "option 'bearer-token': has characters that are not ASCII"),
+        ({"ca-file": "/no/such/file"}, "option 'ca-file': '/no/such/file' cannot be read"),
+    ],
+)
+def test_option_that_cannot_be_used_is_named(options: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError, match=f"source 'demo': .*{re.escape(words)}"):
+        open_source(Source(name="demo", url="http://h/", path="/demo", options=options))
+
+
+def test_secret_option_never_shows_in_the_message() -> None:
+    with pytest.raises(UserError) as caught:
+        open_source(source("http://h/", password="secret\n"))
+
+    assert "secret" not in str(caught.value)
+
+
+def test_local_source_takes_no_options() -> None:
+    with pytest.raises(UserError, match="supported: none"):
+        open_source(source("local:///data", username="x"))
+
+
+def test_options_reach_the_server() -> None:
+    with ScriptedServer(lambda _: answer(200, head=True, Content_Length="1")) as server:
+        open_source(source(server.url, username="u", password="p")).stat("file")
+        open_source(source(server.url, bearer_token="t")).stat("file")
+
+        sent = [request.headers["authorization"] for request in server.requests]
+
+    assert sent == ["Basic dTpw", "Bearer t"]
+
+
+def test_file_address_is_unescaped_and_local_path_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "unescaped").touch()
+    (tmp_path / "a%20b").mkdir()
+    (tmp_path / "a%20b" / "literal").touch()
+
+    unescaped = open_source(source(f"file://{tmp_path}/a%20b"))
+    literal = open_source(source(f"local://{tmp_path}/a%20b"))
+
+    assert [entry.name for entry in unescaped.list("")] == ["unescaped"]
+    assert [entry.name for entry in literal.list("")] == ["literal"]
