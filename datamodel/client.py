@@ -10,6 +10,8 @@ import msgspec
 from datamodel.errors import UserError
 
 MIB = 1 << 20
+SOURCE_SCHEMES = ("http", "https", "local", "file")
+"""Under file systems that can be read; `local` and `file` are a folder of the node."""
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

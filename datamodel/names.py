@@ -27,6 +27,12 @@ DATASET_LABEL = "fluid.io/dataset"
 PLACEMENT_LABEL = "fluid.io/dataset-placement"
 MANAGED_BY_LABEL = "fluid.io/managed-by"
 CREATED_BY_ANNOTATION = "CreatedBy"
+CREATED_BY = "fluid"
+DATASET_NUM_LABEL = "fluid.io/dataset-num"
+EXCLUSIVE_LABEL = "fluid_exclusive"
+STORAGE_ANNOTATION = "pvc.fluid.io/resources.requests.storage"
+TIER_NODES_ANNOTATION = "headrace.io/tier-nodes"
+"""On a runtime: nodes whose folders hold, or once held, cache files of its workers."""
 DATASET_FINALIZER = "fluid-dataset-controller-finalizer"
 
 # volumeAttributes of the PV, as Fluid spells them
@@ -80,6 +86,16 @@ def fuse_label(namespace: str, name: str, uid: str = "") -> str:
 def cache_label(namespace: str, name: str, uid: str = "") -> str:
     """Node label of nodes that hold a worker: `fluid.io/s-<ns>-<name>`."""
     return _keyed("s-", namespace, name, uid)
+
+
+def engine_label(engine: str, namespace: str, name: str, uid: str = "") -> str:
+    """Node label of nodes that hold a worker of one engine: `fluid.io/s-<engine>-<ns>-<name>`."""
+    return _keyed(f"s-{engine}-", namespace, name, uid)
+
+
+def capacity_label(engine: str, part: str, namespace: str, name: str, uid: str = "") -> str:
+    """Node label with a worker's capacity: *part* is m (memory), d (disk) or t (total)."""
+    return _keyed(f"s-h-{engine}-{part}-", namespace, name, uid)
 
 
 def dataset_id(namespace: str, name: str, uid: str = "") -> str:

@@ -38,6 +38,16 @@ def show_bytes(count: int) -> str:
     return f"{value:.2f}EiB"
 
 
+def show_bytes_exactly(count: int) -> str:
+    """A size with the largest binary unit that leaves no fraction, e.g. `12GiB`, `1536MiB`: fit for a label."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+    step = 0
+    while count and count % 1024 == 0 and step + 1 < len(units):
+        count //= 1024
+        step += 1
+    return f"{count}{units[step]}"
+
+
 def show_percentage(part: int, whole: int) -> str:
     """One decimal and `%`; `0.0%` of nothing; never above 100."""
     return f"{min(100.0, 100 * part / whole) if whole else 0.0:.1f}%"

@@ -67,13 +67,12 @@ class Election:
         return False
 
     def hold(self, stopping: threading.Event) -> None:
-        """Renew until *stopping* is set, then release; returns early, without releasing, when the lease is lost."""
+        """Renew until *stopping* is set; returns early when the lease is lost."""
         while not stopping.wait(self._retry_s):
             if not self.attempt() and not self.is_held:
                 self._renewed = None
                 log.error("lease.lost", lease=self._name, identity=self._identity)
                 return
-        self._release()
 
     def attempt(self) -> bool:
         """Take or renew the lease once; False when it is another's, or the API server is away."""
@@ -130,8 +129,8 @@ class Election:
             "leaseTransitions": transitions,
         }
 
-    def _release(self) -> None:
-        """Give the lease up, so that the next candidate need not wait for its end."""
+    def release(self) -> None:
+        """Give the lease up, so that the next candidate need not wait for its end; call when all work has stopped."""
         self._renewed = None
         try:
             lease = self._read()
