@@ -4,6 +4,7 @@ A daemon that is gone costs its readers only the wait for the next one: the brok
 sends the open requests again.
 """
 
+import contextlib
 import os
 import selectors
 import signal
@@ -27,6 +28,7 @@ _SETTLED_AFTER_S = 5.0
 _LAST_BACKOFF_S = 5.0
 _STOP_GRACE_S = 10.0
 _TICK_S = 0.25
+_EXIT_GRACE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -141,7 +143,10 @@ class Supervisor:
             with self._lock:
                 child.last, child.heard = msgspec.json.decode(packet, type=Report), time.monotonic()
             return
-        self._selector.unregister(child.reports)  # its end is gone: the process is ending
+        self._selector.unregister(child.reports)
+        # Its end is gone, so the process is ending; a moment's patience here spares its readers a tick.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.process.wait(_EXIT_GRACE_S)
 
     def _replace_lost(self) -> None:
         now = time.monotonic()
