@@ -2,6 +2,7 @@
 
 import html
 import os
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,8 +31,7 @@ class Origin:
             def log_message(self, format: str, *args: object) -> None:
                 """Silent: the demo prints a table of its own."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -98,6 +98,15 @@ class Origin:
                 start += count
         except (BrokenPipeError, ConnectionResetError):
             request.close_connection = True
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A reader that was killed cuts its connections, which is part of the demo; anything else is told."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # the base class narrows too much
 
 
 class _Budget:
