@@ -22,6 +22,7 @@ _DATE_AND_SIZE = re.compile(
     r"\s*(?:[0-9]{2}-[A-Za-z]{3}-[0-9]{4}|[0-9]{4}-[0-9]{2}-[0-9]{2})\s+[0-9]{2}:[0-9]{2}(?::[0-9]{2})?"
     r"\s+([0-9]{1,18})(?:\s|$)"
 )
+_PLAIN = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*/?")
 _SIZE = re.compile(r"[0-9]{1,18}")
 _TEXT_LIMIT = 4096  # behind a link; nothing of interest stands further away
 
@@ -127,6 +128,8 @@ def _exact_size(behind: str, attribute: str | None) -> int | None:
 
 def _child(href: str, page: SplitResult, directory: list[bytes]) -> tuple[str, bool] | None:
     """Name and kind of the direct child that *href* points at; None for every other link."""
+    if _PLAIN.fullmatch(href):  # almost every link, and directories may have 100k of them
+        return href.removesuffix("/"), href.endswith("/")
     try:
         link = urlsplit(href)
     except ValueError:
