@@ -20,9 +20,12 @@ from headrace.demo.walk import enter_private_mounts
 PORT = 18099
 RANDOM_READS = 2000
 NGINX = """
-worker_processes 1; pid {root}/pid; error_log {root}/error.log;
+daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log;
 events {{ worker_connections 512; }}
-http {{ access_log off; sendfile on; server {{ listen 127.0.0.1:{port}; location / {{ root {root}/www; autoindex on; }} }} }}
+http {{
+    access_log off; sendfile on;
+    server {{ listen 127.0.0.1:{port}; location / {{ root {root}/www; autoindex on; }} }}
+}}
 """
 
 
@@ -33,11 +36,12 @@ def origin(root: Path, size: int) -> Iterator[str]:
         for _ in range(size >> 20):
             file.write(os.urandom(1 << 20))
     (root / "nginx.conf").write_text(NGINX.format(root=root, port=PORT))
-    subprocess.run(["nginx", "-c", root / "nginx.conf"], check=True)
+    server = subprocess.Popen(["nginx", "-c", root / "nginx.conf"])
     try:
         yield f"http://127.0.0.1:{PORT}/"
     finally:
-        os.kill(int((root / "pid").read_text()), 15)
+        server.terminate()
+        server.wait()
 
 
 @contextmanager
