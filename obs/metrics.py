@@ -1,4 +1,4 @@
-"""Every metric of the project, in one place, with unit and bounded labels. Names: `fluid_<part>_<thing>_<unit>[_total]`."""
+"""Every metric of the project, with unit and bounded labels. Names: `fluid_<part>_<thing>_<unit>[_total]`."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
