@@ -18,6 +18,8 @@ from datamodel.errors import AlreadyDifferent, Conflict, DeadlineExceeded, NotFo
 
 _PROBE = Path(__file__).with_name("probe.py")
 _MAX_LAYERS = 64
+_ATTRIBUTES = {"ro": kernel.MOUNT_ATTR_RDONLY, "noexec": kernel.MOUNT_ATTR_NOEXEC}
+"""What a caller may ask for, by its name in mountinfo."""
 
 
 def check_target(target: str, roots: tuple[str, ...]) -> tuple[str, str]:
@@ -74,6 +76,7 @@ def bind(
     sub_path: str,
     *,
     read_only: bool,
+    no_exec: bool = False,
     roots: tuple[str, ...],
     live: frozenset[str],
     deadline_s: float,
@@ -89,17 +92,20 @@ def bind(
         DeadlineExceeded: *sub_path* could not be opened in *deadline_s* seconds.
     """
     source_root = "/" + sub_path.strip("/") if sub_path.strip("/") else "/"
+    wanted = _restrictions(origin, read_only=read_only, no_exec=no_exec)
     try:
         folder = Folder(target, roots)
     except FileNotFoundError as error:
         raise NotFound(f"target_path: the parent folder of {target!r} does not exist") from error
     with folder:
-        if _is_bound_already(origin, target, source_root, read_only, live, folder):
+        if _is_bound_already(origin, target, source_root, wanted, live, folder):
             return
         tree_fd = _clone_of(origin, source_root, deadline_s)
         try:
             attributes = kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
-            kernel.set_mount_attributes(tree_fd, attributes | (kernel.MOUNT_ATTR_RDONLY if read_only else 0))
+            for option in wanted:
+                attributes |= _ATTRIBUTES[option]
+            kernel.set_mount_attributes(tree_fd, attributes)
             _attach(tree_fd, folder)
         finally:
             os.close(tree_fd)
@@ -148,17 +154,25 @@ def statistics(origin: Mount, deadline_s: float) -> VolumeStatistics:
     return VolumeStatistics(total, total - free, available, inodes, inodes - free_inodes)
 
 
+def _restrictions(origin: Mount, *, read_only: bool, no_exec: bool) -> frozenset[str]:
+    """Options of a bind of *origin*: those asked for, and those of *origin*, which a clone inherits."""
+    asked = {"ro": read_only, "noexec": no_exec}
+    return frozenset(option for option, is_asked in asked.items() if is_asked or option in origin.options)
+
+
 def _is_bound_already(
-    origin: Mount, target: str, source_root: str, read_only: bool, live: frozenset[str], folder: Folder
+    origin: Mount, target: str, source_root: str, wanted: frozenset[str], live: frozenset[str], folder: Folder
 ) -> bool:
     layers = mountinfo.at(mountinfo.read(), target)
     if not layers:
         return False
     top = layers[-1]
     if top.device == origin.device and top.root == source_root:
-        if top.is_read_only != read_only:
-            mode = "read-only" if top.is_read_only else "read-write"
-            raise AlreadyDifferent(f"target_path: {target!r} is published {mode} already; unpublish it first")
+        if (given := top.options & _ATTRIBUTES.keys()) != wanted:
+            raise AlreadyDifferent(
+                f"target_path: {target!r} is published with options {sorted(given)} already, not {sorted(wanted)}; "
+                "unpublish it first"
+            )
         return True
     if top.kind != "fuse.headrace" or top.device in live:
         raise AlreadyDifferent(f"target_path: {target!r} shows {top.source}{top.root} already; unpublish it first")

@@ -62,7 +62,16 @@ class Broker:
             raise NotFound(f"runtime {key}: not mounted on this node; stage it first")
         return runtime
 
-    def bind(self, key: RuntimeKey, target: str, sub_path: str, *, read_only: bool, deadline_s: float) -> None:
+    def bind(
+        self,
+        key: RuntimeKey,
+        target: str,
+        sub_path: str,
+        *,
+        read_only: bool,
+        no_exec: bool = False,
+        deadline_s: float,
+    ) -> None:
         """See binds.bind; raises NotFound when *key* is not mounted."""
         runtime = self.runtime(key)
         table = mountinfo.read()
@@ -73,6 +82,7 @@ class Broker:
             target,
             sub_path,
             read_only=read_only,
+            no_exec=no_exec,
             roots=self._target_roots,
             live=frozenset(origin.device for origin in origins.values()),
             deadline_s=deadline_s,

@@ -53,9 +53,18 @@ class BrokerControl:
         """
         self._call(wire.WaitServed(str(key), deadline_s), deadline_s + _MARGIN_S)
 
-    def bind(self, key: RuntimeKey, target: str, *, sub_path: str = "", read_only: bool, deadline_s: float) -> None:
+    def bind(
+        self,
+        key: RuntimeKey,
+        target: str,
+        *,
+        sub_path: str = "",
+        read_only: bool,
+        no_exec: bool = False,
+        deadline_s: float,
+    ) -> None:
         """Show *sub_path* of *key* at *target*; done already is fine. Errors: see broker.binds.bind."""
-        self._call(wire.Bind(str(key), target, sub_path, read_only, deadline_s), deadline_s + _MARGIN_S)
+        self._call(wire.Bind(str(key), target, sub_path, read_only, deadline_s, no_exec), deadline_s + _MARGIN_S)
 
     def unbind(self, target: str, deadline_s: float) -> None:
         """Take every mount off *target* and remove the empty folder; absent is fine."""

@@ -81,8 +81,15 @@ class BrokerServer:
                 self.mount(RuntimeKey.parse(key), token, daemon_uid)
             case wire.WaitServed(key, deadline_s):
                 self._broker.runtime(RuntimeKey.parse(key)).wait_served(deadline_s)
-            case wire.Bind(key, target, sub_path, read_only, deadline_s):
-                self._broker.bind(RuntimeKey.parse(key), target, sub_path, read_only=read_only, deadline_s=deadline_s)
+            case wire.Bind(key, target, sub_path, read_only, deadline_s, no_exec):
+                self._broker.bind(
+                    RuntimeKey.parse(key),
+                    target,
+                    sub_path,
+                    read_only=read_only,
+                    no_exec=no_exec,
+                    deadline_s=deadline_s,
+                )
             case wire.Unbind(target):
                 self._broker.unbind(target)
             case wire.Unmount(key):

@@ -61,6 +61,7 @@ class Bind(msgspec.Struct, frozen=True, tag=True):
     sub_path: str
     read_only: bool
     deadline_s: float
+    no_exec: bool = False
 
 
 class Unbind(msgspec.Struct, frozen=True, tag=True):
