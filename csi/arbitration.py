@@ -54,7 +54,9 @@ def check_publish(request: PublishRequest, record: RuntimeRecord | None, bound: 
 
 def publication_of(request: PublishRequest) -> Publication:
     """How the record remembers *request*."""
-    return Publication(request.volume, request.capability.mode, request.read_only, request.source.sub_path)
+    return Publication(
+        request.volume, request.capability.mode, request.read_only, request.source.sub_path, request.no_exec
+    )
 
 
 def _check_only_target(request: PublishRequest, published: Mapping[str, Publication]) -> None:

@@ -10,8 +10,8 @@ MAP_BYTES = 4096
 PATH_BYTES = 4095
 NAME_BYTES = 255
 
-ALLOWED_FLAGS = frozenset({"ro", "nosuid", "nodev", "noatime"})
-"""Mount flags that every bind honours: nosuid and nodev always hold, and FUSE never writes access times."""
+ALLOWED_FLAGS = frozenset({"ro", "nosuid", "nodev", "noexec", "noatime"})
+"""Mount flags that binds honour: nosuid and nodev always hold, and FUSE never writes access times."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECRET_KEY = re.compile(r"[A-Za-z0-9._-]+")

@@ -7,7 +7,7 @@ sees UNKNOWN, which it takes for a final answer.
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import Message
@@ -26,7 +26,8 @@ _CHANGES = _SLOW | {"NodeUnstageVolume", "NodeUnpublishVolume", "NotifyRegistrat
 
 _Behavior = Callable[[Any, grpc.ServicerContext], Any]
 _Details = grpc.HandlerCallDetails
-_Handler = grpc.RpcMethodHandler[Any, Any]
+if TYPE_CHECKING:
+    _Handler = grpc.RpcMethodHandler[Any, Any]  # not a generic class at run time
 
 
 class Barrier(grpc.ServerInterceptor):
@@ -37,8 +38,8 @@ class Barrier(grpc.ServerInterceptor):
         self._clock = clock
 
     def intercept_service(
-        self, continuation: Callable[[_Details], _Handler | None], handler_call_details: _Details
-    ) -> _Handler | None:
+        self, continuation: "Callable[[_Details], _Handler | None]", handler_call_details: _Details
+    ) -> "_Handler | None":
         handler = continuation(handler_call_details)
         if handler is None or handler.unary_unary is None:
             return handler

@@ -77,9 +77,7 @@ class Plugin:
         labels: NodeLabels,
         daemons: DaemonStarter,
         watched: _Watched | None = None,
-        extend: Callable[[grpc.Server], None] = lambda server: None,
     ) -> None:
-        """*extend* may add services to the driver's socket before it opens."""
         self.stop, self.exit_code = threading.Event(), 0
         self._settings, self._broker, self._daemons, self._watched = settings, broker, daemons, watched
         self._records, locks = Records(settings.state_dir / "runtimes"), TryLocks()
@@ -95,7 +93,6 @@ class Plugin:
         identity = IdentityService(settings.driver, settings.version, lambda: not self._broker_problem())
         csi_pb2_grpc.add_IdentityServicer_to_server(identity, self._server)
         csi_pb2_grpc.add_NodeServicer_to_server(NodeService(settings.node, rules, volumes), self._server)
-        extend(self._server)
         self._registration = RegistrationService(settings.driver, settings.plugin_path, self._give_up)
         self._registrar = grpc.server(ThreadPoolExecutor(4, "registrar"), interceptors=[Barrier()], options=_OPTIONS)
         pluginregistration_pb2_grpc.add_RegistrationServicer_to_server(self._registration, self._registrar)

@@ -37,6 +37,7 @@ class Publication(msgspec.Struct, frozen=True):
     mode: AccessMode
     read_only: bool
     sub_path: str
+    no_exec: bool = False
 
 
 class RuntimeRecord(msgspec.Struct, frozen=True):

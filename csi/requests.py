@@ -93,6 +93,7 @@ class RequestRules:
             capability,
             source,
             is_read_only,
+            "noexec" in capability.mount_flags,
             secrets,
         )
 

@@ -73,6 +73,7 @@ class PublishRequest:
     capability: Capability
     source: VolumeSource
     read_only: bool
+    no_exec: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING
 
-from datamodel.names import DAEMON_UID, DRIVER, KUBELET_DIR, RUNTIME_ROOT
+from datamodel.names import DRIVER, KUBELET_DIR, RUNTIME_ROOT
 
 if TYPE_CHECKING:
     from csi.plugin import Plugin, Settings
@@ -61,11 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--datasets", metavar="DIR", default="/etc/headrace/datasets", help="what to serve (default: %(default)s)"
     )
     alone.add_argument(
-        "--daemon-uid", type=int, default=DAEMON_UID, metavar="UID", help="user of the daemons (default: %(default)s)"
+        "--daemon-uid", type=int, metavar="UID", help="user of the daemons (default: nobody, if it may run our Python)"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    import os
+
+    # Our children exec at once, so gRPC need not prepare for them, which it does with threads stopped.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     settings = _settings(arguments)
     with contextlib.ExitStack() as closing:
         plugin = (_standalone if arguments.standalone else _in_cluster)(arguments, settings, closing)
@@ -141,14 +145,20 @@ def _local_starter(
 
     from csi.daemons import LocalStarter
     from datamodel.client import ClientConfig
+    from datamodel.names import DAEMON_UID
+    from fusemount.privileges import can_run_as
     from fusemount.supervisor import Supervisor
 
+    uid = arguments.daemon_uid
+    if uid is None:
+        uid = DAEMON_UID if can_run_as(DAEMON_UID) else 0
+
     def supervise(config: ClientConfig, file: Path, socket: PurePosixPath) -> Supervisor:
-        return Supervisor(config.dataset, str(file), str(socket), config.processes, arguments.daemon_uid)
+        return Supervisor(config.dataset, str(file), str(socket), config.processes, uid)
 
     # The daemons read their files as another user, and the records' folder is ours alone.
     state = Path(f"{settings.state_dir}-daemons")
-    starter = LocalStarter(Path(arguments.datasets), state, settings.runtime_root, arguments.daemon_uid, supervise)
+    starter = LocalStarter(Path(arguments.datasets), state, settings.runtime_root, uid, supervise)
     closing.callback(starter.close)
     return starter
 
