@@ -11,6 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datamodel.errors import Unavailable
+from obs import logs
+
+log = logs.get("blockcache")
+
 ROOT_ID = 1
 _SCHEMA_VERSION = 1
 _SCHEMA = f"""
@@ -68,28 +73,42 @@ class Listed:
 
 
 class Catalog:
-    """Thread-safe: each thread has its own connection. A damaged file is started afresh: it is a cache."""
+    """Thread-safe: each thread has its own connection. A damaged file is started afresh: it is a cache.
+
+    Raises:
+        Unavailable: the folder of *path* cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
         try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._open_or_renew()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise Unavailable(f"tier {str(path.parent)!r}: {error}; its folder must be writable") from error
+
+    def _open_or_renew(self) -> None:
+        try:
             self._db.executescript(_SCHEMA)
-        except sqlite3.DatabaseError:
-            self._local.db.close()
-            del self._local.db
+        except sqlite3.OperationalError:
+            raise  # busy, or not to be opened: nothing is wrong with what is in it
+        except sqlite3.DatabaseError as error:
+            log.error("catalog.damaged", path=str(self._path), error=str(error))
+            self._local.db = None
             for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
             self._db.executescript(_SCHEMA)
 
     @property
     def _db(self) -> sqlite3.Connection:
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = self._local.db = sqlite3.connect(self._path, timeout=10, isolation_level=None)
+            db = sqlite3.connect(self._path, timeout=10, isolation_level=None)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA mmap_size = 1073741824")
+            self._local.db = db
         return db
 
     def get(self, id: int) -> Node | None:

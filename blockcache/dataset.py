@@ -48,7 +48,6 @@ class CachedDataset:
         self,
         config: ClientConfig,
         origins: dict[str, Origin],
-        nursery: trio.Nursery,
         on_complete: Callable[[Catalog, Node], None],
         on_evict: Callable[[Node], None],
     ) -> None:
@@ -58,8 +57,13 @@ class CachedDataset:
         self.tiers = Tiers(config.tiers, self.catalog, config.block_bytes)
         self.counters = ReadCounters()
         self._on_evict = on_evict
-        self._fetcher = Fetcher(nursery, self.tiers, lambda node: on_complete(self.catalog, node))
+        self._fetcher = Fetcher(self.tiers, lambda node: on_complete(self.catalog, node))
         self._targets: OrderedDict[int, Target] = OrderedDict()
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Run fetches and housekeeping in *nursery*."""
+        self._fetcher.nursery = nursery
+        nursery.start_soon(self.keep)
 
     def target(self, id: int) -> Target:
         """The file *id* for reading. It is remembered, so that an open file reads on after its row went.
@@ -176,9 +180,9 @@ async def open_dataset(
     Raises:
         Unavailable: a tier's folder cannot be used.
     """
-    async with trio.open_nursery() as nursery:
-        dataset = CachedDataset(config, origins, nursery, on_complete, on_evict)
-        nursery.start_soon(dataset.keep)
+    dataset = CachedDataset(config, origins, on_complete, on_evict)
+    async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        dataset.start(nursery)
         try:
             yield dataset
         finally:

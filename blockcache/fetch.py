@@ -71,13 +71,16 @@ class Target:
 
 
 class Fetcher:
-    """Runs fetches in *nursery*, each in a thread of a bounded pool. Between awaits its state is consistent.
+    """Runs fetches in `nursery`, each in a thread of a bounded pool. Between awaits its state is consistent.
 
     *on_complete* is called in such a thread with the row of a file whose last block was stored.
     """
 
-    def __init__(self, nursery: trio.Nursery, tiers: Tiers, on_complete: Callable[[Node], None]) -> None:
-        self._nursery, self._tiers, self._on_complete = nursery, tiers, on_complete
+    nursery: trio.Nursery
+    """Set before the first read."""
+
+    def __init__(self, tiers: Tiers, on_complete: Callable[[Node], None]) -> None:
+        self._tiers, self._on_complete = tiers, on_complete
         self._limiter = trio.CapacityLimiter(_PARALLEL_REQUESTS)
 
     def want(self, target: Target, blocks: Iterable[int]) -> dict[int, Flight]:
@@ -109,7 +112,7 @@ class Fetcher:
             self._launch(target, run)
 
     def _launch(self, target: Target, run: list[int]) -> None:
-        self._nursery.start_soon(self._fetch_run, target, run)
+        self.nursery.start_soon(self._fetch_run, target, run)
 
     async def _fetch_run(self, target: Target, run: list[int]) -> None:
         locked: list[int] = []
