@@ -181,7 +181,7 @@ async def open_dataset(
         Unavailable: a tier's folder cannot be used.
     """
     dataset = CachedDataset(config, origins, on_complete, on_evict)
-    async with trio.open_nursery(strict_exception_groups=False) as nursery:
+    async with trio.open_nursery() as nursery:
         dataset.start(nursery)
         try:
             yield dataset

@@ -9,6 +9,7 @@ from blockcache.assemble import open_origins
 from blockcache.dataset import CachedDataset, open_dataset
 from blockcache.server import BlockServer
 from datamodel.client import ClientConfig
+from datamodel.errors import Unavailable
 from obs import logs
 
 log = logs.get("worker")
@@ -28,7 +29,10 @@ class Worker:
         async with open_dataset(self._config, origins) as dataset, trio.open_nursery() as nursery:
             self._dataset = dataset
             server = BlockServer(dataset, self._token)
-            bound = await nursery.start(server.serve, port)
+            try:
+                bound = await nursery.start(server.serve, port)
+            except OSError as error:
+                raise Unavailable(f"--port: {port} cannot be had: {error}") from error
             self.is_ready = True
             log.info("worker.serving", port=bound, dataset=self._config.dataset)
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:

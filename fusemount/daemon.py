@@ -202,16 +202,17 @@ def main() -> int:
     parser.add_argument("--log-level", default="info")
     arguments = parser.parse_args()
     logs.configure(arguments.log_level)
+    exit_code = 0
     try:
         config = decode_client_config(Path(arguments.config).read_bytes(), arguments.config)
         reports = socket.socket(fileno=arguments.report_fd) if arguments.report_fd >= 0 else None
         privileges.drop(keep_reading=any(source.url.startswith(("local:", "file:")) for source in config.sources))
         daemon = Daemon(config, shim.load(), reports, arguments.status_file)
         trio.run(lambda: daemon.run(arguments.broker_socket, arguments.mountpoint, allow_other=arguments.allow_other))
-    except HeadraceError as error:
-        log.error("daemon.failed", error=str(error))
-        return error.exit_code
-    return 0
+    except* HeadraceError as group:
+        log.error("daemon.failed", errors=[str(error) for error in group.exceptions])
+        exit_code = 1
+    return exit_code
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Exit codes: 0 done; 1 failed for a reason outside (source down, mount busy); 2 w
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from datamodel.errors import HeadraceError
 from headrace import __version__
@@ -63,10 +63,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except HeadraceError as error:
-        print(f"headrace {arguments.command}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _blame(arguments.command, error)
     except KeyboardInterrupt:
         return 130
+    except BaseExceptionGroup as group:  # how trio's nurseries hand on what a task raised
+        expected, unexpected = group.split(HeadraceError)
+        if expected is None or unexpected is not None:
+            raise
+        return max(_blame(arguments.command, error) for error in _leaves(expected))
+
+
+def _blame(command: str, error: HeadraceError) -> int:
+    print(f"headrace {command}: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _leaves(group: BaseExceptionGroup[HeadraceError]) -> Iterator[HeadraceError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 if __name__ == "__main__":
