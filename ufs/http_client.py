@@ -225,7 +225,10 @@ def check_status(reply: Reply) -> None:
     status, where = reply.status, show_url(reply.url)
     if status < 300 or reply.is_directory_redirect:
         return
-    reply.finish()  # missing files are asked for often, and each must not cost a connection
+    if status == 412:
+        reply.abandon()  # nginx announces keep-alive with a 412 and closes all the same
+    else:
+        reply.finish()  # missing files are asked for often, and each must not cost a connection
     raise _error_of(status, where, reply)
 
 

@@ -158,6 +158,17 @@ def test_another_version_is_never_delivered(reply: Answer) -> None:
         read(ufs)
 
 
+def test_connection_is_not_used_again_after_a_refused_condition() -> None:
+    """nginx says keep-alive with status 412 and closes; a request sent meanwhile would fail for no reason."""
+    replies = iter([answer(412, b"precondition"), part(0, 99)])
+    with served(lambda _: next(replies)) as (ufs, server):
+        with pytest.raises(VersionChanged):
+            read(ufs)
+
+        assert read(ufs) == BODY[:100]
+        assert server.connection_count == 2
+
+
 def test_etag_that_changes_between_two_pieces_is_noticed() -> None:
     replies = iter([part(0, 29), part(30, 99, ETag='"v2"')])
     with served(lambda _: next(replies)) as (ufs, _), pytest.raises(VersionChanged):
