@@ -20,7 +20,16 @@ class Mounts(Protocol):
 class Binds(Protocol):
     """The broker's binds of a mount into pods."""
 
-    def bind(self, key: RuntimeKey, target: str, *, sub_path: str = "", read_only: bool, deadline_s: float) -> None: ...
+    def bind(
+        self,
+        key: RuntimeKey,
+        target: str,
+        *,
+        sub_path: str = "",
+        read_only: bool,
+        no_exec: bool = False,
+        deadline_s: float,
+    ) -> None: ...
     def unbind(self, target: str, deadline_s: float) -> None: ...
 
 

@@ -125,6 +125,7 @@ class NodeVolumes:
                 request.target,
                 sub_path=request.source.sub_path,
                 read_only=request.read_only,
+                no_exec=request.no_exec,
                 deadline_s=deadline.left_s(),
             )
             publication = publication_of(request)
