@@ -106,13 +106,17 @@ def is_lost(claimed: Object) -> bool:
 
 
 def _attributes(spec: RuntimeSpec, identity: Identity, settings: Settings) -> dict[str, str]:
-    return {
+    attributes = {
         names.ATTRIBUTE_PATH: str(spec.paths(settings.runtime_root).mount),
         names.ATTRIBUTE_MOUNT_TYPE: spec.engine.mount_type,
         names.ATTRIBUTE_NAMESPACE: spec.namespace,
         names.ATTRIBUTE_NAME: spec.name,
         names.ATTRIBUTE_LABEL_KEY: identity.fuse_label,
     }
+    if spec.clean_policy not in ("", "OnRuntimeDeleted"):
+        # The node plugin has no right to read runtimes, so what it must know of one travels with the volume.
+        attributes[names.ATTRIBUTE_CLEAN_POLICY] = spec.clean_policy
+    return attributes
 
 
 def _marks(identity: Identity) -> dict[str, Any]:

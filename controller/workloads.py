@@ -120,12 +120,7 @@ def _anti_affinity(dataset: DatasetSpec) -> dict[str, Any]:
 
 
 def _against(expression: dict[str, Any]) -> dict[str, Any]:
-    # Fluid's rule looks at the worker's own namespace only, which lets two namespaces share an "exclusive" node.
-    return {
-        "labelSelector": {"matchExpressions": [expression]},
-        "namespaceSelector": {},
-        "topologyKey": "kubernetes.io/hostname",
-    }
+    return {"labelSelector": {"matchExpressions": [expression]}, "topologyKey": "kubernetes.io/hostname"}
 
 
 def _metadata(spec: RuntimeSpec, identity: Identity, runtime: Object, name: str, component: str) -> dict[str, Any]:

@@ -42,6 +42,7 @@ ATTRIBUTE_MOUNT_TYPE = "mount_type"
 ATTRIBUTE_NAMESPACE = "runtime_namespace"
 ATTRIBUTE_NAME = "runtime_name"
 ATTRIBUTE_LABEL_KEY = "mount_pod_node_selector_key"
+ATTRIBUTE_CLEAN_POLICY = "clean_policy"
 
 TOKEN_KEY = "token"
 """Key of the runtime's token in its Secret, and of the stage secret that kubelet passes to NodeStageVolume."""
