@@ -12,6 +12,7 @@ earlier boot wrote is believed only after its checksum was compared, once per pr
 spared that where boot and mtime are those recorded when it became complete.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import mmap
@@ -51,42 +52,41 @@ class CacheFile:
         self.size, self.block_bytes = size, block_bytes
         self.blocks = -(-size // block_bytes)
         self._header = _HEADER.pack(_MAGIC, block_bytes, self.blocks, size, _digest(version), _BOOT, 0)
-        self._map_fd = os.open(stem.with_suffix(".map"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._map_bytes = _HEADER.size + self.blocks * _ENTRY.size
+        self._map_fd = self._open_map()
         try:
-            fresh = self._prepare_map()
-            self.is_complete, self._fd = self._open_data(fresh)
-            self._map = mmap.mmap(self._map_fd, _HEADER.size + self.blocks * _ENTRY.size)
+            self.is_complete, self._fd = self._open_data()
+            self._map = mmap.mmap(self._map_fd, self._map_bytes)
         except BaseException:
             os.close(self._map_fd)
             raise
+        fcntl.flock(self._map_fd, fcntl.LOCK_UN)
         self._first_missing = 0
         # Closed when the last user lets go: a read in a thread may outlive the eviction.
         weakref.finalize(self, _close, self._map, self._map_fd, self._fd)
         self._trusted = bytearray(b"\x01" if self._is_untouched() else b"\x00") * self.blocks
 
-    def _prepare_map(self) -> bool:
-        """Make the map fit this version; True when it was made afresh, which voids the data file."""
-        fcntl.flock(self._map_fd, fcntl.LOCK_EX)
-        try:
-            length = _HEADER.size + self.blocks * _ENTRY.size
-            head = os.pread(self._map_fd, _HEADER.size, 0)
-            if head[:_BOOT_OFFSET] == self._header[:_BOOT_OFFSET] and os.fstat(self._map_fd).st_size == length:
-                return False
-            self._stem.unlink(missing_ok=True)
-            self._stem.with_suffix(".part").unlink(missing_ok=True)
-            os.ftruncate(self._map_fd, 0)
-            os.ftruncate(self._map_fd, length)
-            os.pwrite(self._map_fd, self._header, 0)
-            return True
-        finally:
-            fcntl.flock(self._map_fd, fcntl.LOCK_UN)
+    def _open_map(self) -> int:
+        """The map for this version, locked as a whole, so that nobody evicts or completes the file meanwhile."""
+        path = self._stem.with_suffix(".map")
+        while True:
+            fd = _lock_map(path, os.O_CREAT)
+            length = os.fstat(fd).st_size
+            if length == self._map_bytes and os.pread(fd, _BOOT_OFFSET, 0) == self._header[:_BOOT_OFFSET]:
+                return fd
+            # Never cut an old map: who has it mapped would be killed by the kernel. Unlinked, it serves them on.
+            _unlink(self._stem, with_map=length > 0)
+            if not length:
+                os.ftruncate(fd, self._map_bytes)
+                os.pwrite(fd, self._header, 0)
+                return fd
+            os.close(fd)
 
-    def _open_data(self, fresh: bool) -> tuple[bool, int]:
-        if not fresh:
-            try:
-                return True, os.open(self._stem, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                pass
+    def _open_data(self) -> tuple[bool, int]:
+        try:
+            return True, os.open(self._stem, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            pass
         fd = os.open(self._stem.with_suffix(".part"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if os.fstat(fd).st_size != self.size:
             os.ftruncate(fd, self.size)
@@ -105,7 +105,12 @@ class CacheFile:
         return bool(_ENTRY.unpack_from(self._map, _HEADER.size + block * _ENTRY.size)[0] == 1)
 
     def cached_bytes(self) -> int:
-        return sum(self.length(block) for block in range(self.blocks) if self.has(block))
+        if not self.blocks:
+            return 0
+        with memoryview(self._map) as raw, raw[_HEADER.size :].cast("I") as words:
+            present = sum(words[::2])  # states are 0 and 1; files have up to millions of blocks
+        last = self.blocks - 1
+        return present * self.block_bytes - (self.block_bytes - self.length(last) if self.has(last) else 0)
 
     def read_now(self, offset: int, size: int) -> bytearray | None:
         """As `read`, but only if that needs neither verifying nor waiting for the medium; else None."""
@@ -153,9 +158,7 @@ class CacheFile:
         self._first_missing = min(self._first_missing, blocks.start)
         if self.is_complete:
             self.is_complete = False
-            part = self._stem.with_suffix(".part")
-            if self._stem.exists():
-                self._stem.rename(part)
+            self._rename(self._stem, self._stem.with_suffix(".part"))
 
     def try_lock(self, block: int) -> bool:
         """Whether this process may fetch *block* now; False while another process does."""
@@ -176,17 +179,11 @@ class CacheFile:
             self._first_missing += 1
         if self._first_missing < self.blocks:
             return False
-        part = self._stem.with_suffix(".part")
         mtime = os.fstat(self._fd).st_mtime_ns
         self._map[_MTIME_OFFSET : _MTIME_OFFSET + 8] = struct.pack("<Q", mtime)
         self._map[_BOOT_OFFSET : _BOOT_OFFSET + 8] = _BOOT
-        try:
-            part.rename(self._stem)
-        except FileNotFoundError:
-            if not self._stem.exists():
-                return False  # evicted meanwhile
-        self.is_complete = True
-        return True
+        self.is_complete = self._rename(self._stem.with_suffix(".part"), self._stem)
+        return self.is_complete
 
     def is_sound(self) -> bool:
         """Whether a complete file may be handed to the kernel: every block trusted, or verified now."""
@@ -204,6 +201,18 @@ class CacheFile:
     def is_evicted(self) -> bool:
         """The files are unlinked: what is here can be read, but nothing stored here will be found again."""
         return os.fstat(self._map_fd).st_nlink == 0
+
+    def _rename(self, old: Path, new: Path) -> bool:
+        """False where the file was evicted: what stands under its names now, if anything, is another one."""
+        fcntl.flock(self._map_fd, fcntl.LOCK_EX)
+        try:
+            if self.is_evicted:
+                return False
+            with contextlib.suppress(FileNotFoundError):  # another process did it
+                old.rename(new)
+            return new.exists()
+        finally:
+            fcntl.flock(self._map_fd, fcntl.LOCK_UN)
 
     def _is_untouched(self) -> bool:
         """Whether this is a complete file that nobody wrote to since it became complete, in this boot."""
@@ -227,7 +236,28 @@ class CacheFile:
 
 def remove(stem: Path) -> None:
     """Evict: unlink data and map. Open descriptors stay readable."""
-    for path in (stem, stem.with_suffix(".part"), stem.with_suffix(".map")):
+    try:
+        fd = _lock_map(stem.with_suffix(".map"), 0)
+    except FileNotFoundError:
+        _unlink(stem, with_map=False)
+        return
+    try:
+        _unlink(stem, with_map=True)
+    finally:
+        os.close(fd)
+
+
+def _lock_map(path: Path, flags: int) -> int:
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)  # evicted while we waited
+
+
+def _unlink(stem: Path, *, with_map: bool) -> None:
+    for path in (stem, stem.with_suffix(".part"), *([stem.with_suffix(".map")] if with_map else [])):
         path.unlink(missing_ok=True)
 
 
