@@ -39,7 +39,12 @@ def label_patches(spec: RuntimeSpec, identity: Identity, snapshot: Snapshot, dat
     patches = []
     for name, node in sorted(snapshot.nodes.items()):
         if name in running:
-            patches += _patch(name, node, {**wanted, names.DATASET_NUM_LABEL: _count(snapshot, name)})
+            labels = {**wanted, names.DATASET_NUM_LABEL: _count(snapshot, name)}
+            if labels_of(node).get(names.EXCLUSIVE_LABEL):
+                # Another namespace's dataset may be here too. Whoever came first keeps the label: two that both
+                # insist would overwrite each other for ever.
+                labels.pop(names.EXCLUSIVE_LABEL, None)
+            patches += _patch(name, node, labels)
         elif name not in keep:
             patches += _removal(snapshot, name, node, identity, wanted)
     return tuple(patches)

@@ -25,13 +25,22 @@ from kube.resources import (
 
 
 def observe(
-    caches: Caches, key: Key, *, reports: Mapping[str, WorkerReport], token_for: str, waited: Mapping[str, float]
+    caches: Caches,
+    key: Key,
+    *,
+    reports: Mapping[str, WorkerReport],
+    token_for: str = "",
+    ended: str = "",
+    waited: Mapping[str, float],
 ) -> Snapshot:
-    """What the local copies know about *key* now; *token_for* is the UID of the runtime whose Secret is known to be."""
+    """What the local copies know about *key* now.
+
+    *token_for* is the UID of the runtime whose Secret is known to exist, *ended* that of one known to be gone.
+    """
     namespace, name = key
     stores = caches.stores
     dataset = stores[DATASETS].get(namespace, name)
-    runtimes = _runtimes(caches, key)
+    runtimes = tuple(item for item in _runtimes(caches, key) if uid_of(item) != ended)
     engine = ENGINES[runtimes[0]["kind"]] if runtimes else None
     owned = _owned(caches, key, engine) if engine else {}
     has_token = bool(runtimes) and uid_of(runtimes[0]) == token_for

@@ -81,11 +81,15 @@ Action = Apply | Create | Patch | Delete | Post | Gone
 
 @dataclass(frozen=True)
 class Plan:
-    """Actions in order. *waiting* names the step that deletion waits in; *again_s* is when to look again anyway."""
+    """Actions in order. *waiting* names the step that deletion waits in; *again_s* is when to look again anyway.
+
+    *ends* is the UID of the runtime that is over when the plan is done: local copies may show it a little longer.
+    """
 
     actions: tuple[Action, ...] = ()
     waiting: str = ""
     again_s: float | None = None
+    ends: str = ""
 
 
 def patch_of(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:

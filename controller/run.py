@@ -47,6 +47,7 @@ class Controller:
         self._reports = Reports(self.caches, self._queue.add, period_s=settings.report_period_s)
         self._stopping = threading.Event()
         self._tokens: dict[Key, str] = {}
+        self._ended: dict[Key, str] = {}
         self._waiting: dict[Key, tuple[str, float]] = {}
         self._threads = [
             threading.Thread(target=self._work, name=f"reconcile-{index}", daemon=True) for index in range(workers)
@@ -100,7 +101,7 @@ class Controller:
             # The API server refused what the user's spec leads to: say so where the user looks.
             self._writer.run(Plan(tuple(complaint(snapshot, error))))
             raise
-        self._note_token(key, snapshot, plan)
+        self._note_done(key, snapshot, plan)
         return plan.again_s
 
     def _observe(self, key: Key) -> Snapshot:
@@ -110,6 +111,7 @@ class Controller:
             key,
             reports=self._reports.of(key[0]),
             token_for=self._tokens.get(key, ""),
+            ended=self._ended.get(key, ""),
             waited={step: time.monotonic() - since} if step else {},
         )
 
@@ -120,8 +122,10 @@ class Controller:
         elif plan.waiting != step:
             self._waiting[key] = (plan.waiting, time.monotonic())
 
-    def _note_token(self, key: Key, snapshot: Snapshot, plan: Plan) -> None:
+    def _note_done(self, key: Key, snapshot: Snapshot, plan: Plan) -> None:
         runtime = snapshot.runtime
+        if plan.ends:
+            self._ended[key] = plan.ends
         if runtime is None:
             self._tokens.pop(key, None)
         elif any(isinstance(action, Create) and action.resource is SECRETS for action in plan.actions):
@@ -161,6 +165,7 @@ class Controller:
         while not self._stopping.wait(self._settings.resync_s):
             # Secrets are created but never read, so a deleted one is only made again by trying.
             self._tokens.clear()
+            self._ended.clear()
             for key in self.caches.known():
                 self._queue.add(key)
 

@@ -76,9 +76,8 @@ def end_runtime(snapshot: Snapshot, settings: Settings) -> Plan:
     cleaning, notes = _clean_nodes(snapshot, spec, settings)
     if cleaning is not None:
         return cleaning
-    return Plan(
-        (*notes, *_last_actions(snapshot, spec, runtime), *_release(runtime, engine.resource, engine.finalizer))
-    )
+    release = _release(runtime, engine.resource, engine.finalizer)
+    return Plan((*notes, *_last_actions(snapshot, spec, runtime), *release), ends=uid_of(runtime))
 
 
 def tier_nodes(runtime: Object) -> frozenset[str]:
