@@ -39,8 +39,8 @@ class BoundSocket:
     """
 
     def __init__(self, server: grpc.Server, path: Path) -> None:
-        hidden = path.with_name(f".{path.name}.{os.getpid()}")
-        if len(os.fsencode(hidden)) > _PATH_BYTES:
+        hidden = path.with_name(f".{os.getpid()}.sock")
+        if max(len(os.fsencode(hidden)), len(os.fsencode(path))) > _PATH_BYTES:
             raise UserError(f"socket {path}: the path is too long; {_PATH_BYTES} bytes are the kernel's limit")
         if not path.parent.is_dir():
             raise UserError(f"socket {path}: the folder {path.parent} does not exist")

@@ -46,7 +46,8 @@ class FakeApi:
         seen = int(resource_version)
         while True:
             with self._changed:
-                self._changed.wait_for(lambda seen=seen: self._version > seen or self._is_closed, timeout_s)
+                while self._version == seen and not self._is_closed:
+                    self._changed.wait(timeout_s)
                 if self._is_closed:
                     return
                 seen = self._version
