@@ -27,3 +27,10 @@ def scene(short_path: Path) -> Iterator[PluginScene]:
     made = PluginScene(short_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def scene_with_health(short_path: Path) -> Iterator[PluginScene]:
+    made = PluginScene(short_path, health_port=0)
+    yield made
+    made.close()

@@ -20,8 +20,8 @@ CALL_S = 10
 class PluginScene:
     """A plugin in *folder* and the client ends of its sockets."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, health_port: int | None = None) -> None:
+        self.folder, self._health_port = folder, health_port
         (folder / "registration").mkdir(exist_ok=True)
         self.broker = FakeBroker()
         self.labels = FileNodeLabels(folder / "labels.json")
@@ -45,7 +45,7 @@ class PluginScene:
             target_roots=("/var/lib/kubelet/pods",),
             state_dir=self.folder / "state",
             resync_s=60,
-            health_port=0,
+            health_port=self._health_port,
         )
         return Plugin(settings, self.broker, self.labels, DaemonSetStarter())
 

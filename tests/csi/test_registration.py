@@ -14,7 +14,8 @@ from tests.csi.plugin_scene import CALL_S, PluginScene, health
 from tests.csi.scene import KEY, TARGET, publish_message, stage_message
 
 
-def test_kubelet_learns_who_we_are_and_makes_us_ready(scene: PluginScene) -> None:
+def test_kubelet_learns_who_we_are_and_makes_us_ready(scene_with_health: PluginScene) -> None:
+    scene = scene_with_health
     info = scene.registration.GetInfo(pluginregistration_pb2.InfoRequest(), timeout=CALL_S)
     assert (info.type, info.name, list(info.supported_versions)) == ("CSIPlugin", "fuse.csi.fluid.io", ["1.0.0"])
     assert info.endpoint == "/var/lib/kubelet/csi-plugins/fuse.csi.fluid.io/csi.sock"
@@ -37,7 +38,8 @@ def test_refused_registration_ends_the_plugin_with_an_error(scene: PluginScene) 
     assert scene.plugin.exit_code == 1
 
 
-def test_health_fails_while_the_broker_is_away(scene: PluginScene) -> None:
+def test_health_fails_while_the_broker_is_away(scene_with_health: PluginScene) -> None:
+    scene = scene_with_health
     assert health(scene, "/healthz") == 200
 
     scene.broker.is_away = True
