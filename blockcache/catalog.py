@@ -4,7 +4,10 @@ Several processes of one mount share the file (WAL). A file whose content change
 bytes of two versions can never be cached under one id. Row 1 is the root of the dataset.
 """
 
+import fcntl
+import json
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
@@ -17,7 +20,7 @@ from obs import logs
 log = logs.get("blockcache")
 
 ROOT_ID = 1
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS node (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -33,10 +36,13 @@ CREATE TABLE IF NOT EXISTS node (
     used_at REAL NOT NULL DEFAULT 0,
     UNIQUE (parent, name)
 ) STRICT;
+CREATE INDEX IF NOT EXISTS by_parent ON node (parent);  -- with the id, in order: a page of a directory
 CREATE INDEX IF NOT EXISTS by_use ON node (used_at) WHERE cached_bytes > 0;
-CREATE TABLE IF NOT EXISTS orphan (id INTEGER PRIMARY KEY) STRICT;
-CREATE TRIGGER IF NOT EXISTS keep_orphan AFTER DELETE ON node WHEN old.cached_bytes > 0
-BEGIN INSERT OR IGNORE INTO orphan VALUES (old.id); END;
+CREATE TABLE IF NOT EXISTS orphan (id INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL) STRICT;
+CREATE TRIGGER IF NOT EXISTS keep_orphan AFTER DELETE ON node WHEN old.is_dir = 0 AND old.version != ''
+BEGIN INSERT OR IGNORE INTO orphan VALUES (old.id, old.incarnation); END;
+CREATE TRIGGER IF NOT EXISTS drop_below AFTER DELETE ON node WHEN old.is_dir = 1
+BEGIN DELETE FROM node WHERE parent = old.id; END;
 INSERT OR IGNORE INTO node (id, parent, name, is_dir, version) VALUES ({ROOT_ID}, 0, x'', 1, '');
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
@@ -89,16 +95,26 @@ class Catalog:
             raise Unavailable(f"tier {str(path.parent)!r}: {error}; its folder must be writable") from error
 
     def _open_or_renew(self) -> None:
-        try:
-            self._db.executescript(_SCHEMA)
-        except sqlite3.OperationalError:
-            raise  # busy, or not to be opened: nothing is wrong with what is in it
-        except sqlite3.DatabaseError as error:
-            log.error("catalog.damaged", path=str(self._path), error=str(error))
-            self._local.db = None
-            for suffix in ("", "-wal", "-shm"):
-                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-            self._db.executescript(_SCHEMA)
+        with self._path.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two processes must not both replace a damaged file
+            try:
+                version = self._db.execute("PRAGMA user_version").fetchone()[0]
+                if version not in (0, _SCHEMA_VERSION):
+                    raise sqlite3.DatabaseError(f"schema {version}, not {_SCHEMA_VERSION}")
+                self._db.executescript(_SCHEMA)
+            except sqlite3.OperationalError:
+                raise  # busy, or not to be opened: nothing is wrong with what is in it
+            except sqlite3.DatabaseError as error:
+                log.error("catalog.damaged", path=str(self._path), error=str(error))
+                self._renew()
+
+    def _renew(self) -> None:
+        self._local.db = None
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        self._db.executescript(_SCHEMA)
+        # Another process may still use the lost file: its ids must not name our cache files.
+        self._db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'node'", (secrets.randbelow(1 << 40),))
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -108,6 +124,7 @@ class Catalog:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA mmap_size = 1073741824")
+            db.execute("PRAGMA recursive_triggers = ON")  # a dropped folder takes all levels below along
             self._local.db = db
         return db
 
@@ -159,7 +176,7 @@ class Catalog:
                 "INSERT INTO node (parent, name, is_dir, size, mtime_ns, version) VALUES (?, ?, ?, ?, ?, ?)",
                 (parent, os.fsencode(entry.name), *values),
             )
-        elif not known.is_dir and (known.size is None or (entry.version and not known.version)):
+        elif not known.is_dir and not known.version and entry.size is not None:
             self._db.execute(
                 "UPDATE node SET is_dir = ?, size = ?, mtime_ns = ?, version = ? WHERE id = ?", (*values, known.id)
             )
@@ -191,14 +208,22 @@ class Catalog:
         query = "SELECT id, cached_bytes FROM node WHERE cached_bytes > 0 ORDER BY used_at LIMIT ?"
         return [(int(id), int(size)) for id, size in self._db.execute(query, (limit,))]
 
-    def note_evicted(self, id: int) -> Node | None:
-        """Nothing of *id* is cached any more; the row, no longer in passthrough mode."""
+    def note_evicted(self, id: int) -> int | None:
+        """Nothing of *id* is cached any more; the incarnation it had until now, None if its row is gone."""
+        node = self.get(id)
         self._db.execute("UPDATE node SET cached_bytes = 0 WHERE id = ?", (id,))
-        return self.turn(id, passthrough=False)
+        self.turn(id, passthrough=False)
+        return node.incarnation if node else None
 
-    def take_orphans(self) -> list[int]:
-        """Ids of rows that went while something of them was cached; each is told once."""
-        return [int(row[0]) for row in self._db.execute("DELETE FROM orphan RETURNING id")]
+    def known(self, ids: Iterable[int]) -> dict[int, int]:
+        """Cached bytes, as recorded, of those of *ids* that have a row."""
+        query = "SELECT id, cached_bytes FROM node WHERE id IN (SELECT value FROM json_each(?))"
+        return {int(id): int(size) for id, size in self._db.execute(query, (json.dumps(list(ids)),))}
+
+    def take_orphans(self) -> list[tuple[int, int]]:
+        """(id, incarnation) of files whose row went and of which something may be cached; each is told once."""
+        rows = self._db.execute("DELETE FROM orphan RETURNING id, incarnation")
+        return [(int(id), int(incarnation)) for id, incarnation in rows]
 
     def totals(self) -> tuple[int, int]:
         """(number of files, sum of their known sizes) seen so far."""
@@ -215,7 +240,9 @@ def _is_other(known: Node, entry: Listed) -> bool:
     if known.version and entry.version:
         return known.version != entry.version
     sizes_differ = known.size is not None and entry.size is not None and known.size != entry.size
-    return sizes_differ or bool(known.version and entry.mtime_ns and known.mtime_ns and entry.mtime_ns > known.mtime_ns)
+    return sizes_differ or bool(
+        known.version and entry.mtime_ns and known.mtime_ns and entry.mtime_ns != known.mtime_ns
+    )
 
 
 def _node(row: tuple[int, int, bytes, int, int | None, int | None, str, int, float | None] | None) -> Node | None:

@@ -5,6 +5,7 @@ fail with VersionChanged, and the name leads to a new row: never a mix of two ve
 """
 
 import contextlib
+import sqlite3
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from blockcache.cachefile import CacheFile
 from blockcache.catalog import Catalog, Node
 from blockcache.fetch import Fetcher, Flight, Target
 from blockcache.origin import Origin
@@ -41,7 +43,8 @@ class ReadCounters:
 class CachedDataset:
     """Made by `open_dataset`. Runs in one trio loop; its state is consistent between awaits.
 
-    *on_complete* hears, in a thread, of each file whose last block was stored; *on_evict* of each evicted row.
+    *on_complete* hears, in a thread, of each file whose last block was stored; *on_evict* of the row id and
+    incarnation of each evicted one.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class CachedDataset:
         config: ClientConfig,
         origins: dict[str, Origin],
         on_complete: Callable[[Catalog, Node], None],
-        on_evict: Callable[[Node], None],
+        on_evict: Callable[[int, int], None],
     ) -> None:
         self.config, self.origins = config, origins
         self.catalog = Catalog(Path(config.tiers[0].path, "catalog.sqlite"))
@@ -72,7 +75,8 @@ class CachedDataset:
             VersionChanged: the row is gone, or its version was never pinned.
         """
         target = self._targets.get(id)
-        if target is None or target.file.is_evicted:
+        # Where the row went, an evicted file must not be made again: nobody would ever evict it.
+        if target is None or (target.file.is_evicted and self.catalog.get(id) is not None):
             node = target.node if target else self.tree.node(id)
             if node.size is None or not node.version:
                 raise VersionChanged(f"{node.name!r}: not pinned")
@@ -127,30 +131,42 @@ class CachedDataset:
                 raise flight.error
         return await trio.to_thread.run_sync(_assemble, target, flights, offset, size)
 
-    async def prepare(self, id: int) -> bool:
-        """Whether file *id* is complete in the cache and sound, so that the kernel may read it by itself."""
+    async def prepare(self, id: int) -> CacheFile | None:
+        """File *id* if it is complete in the cache and sound, so that the kernel may read it by itself."""
         target = self.target(id)
         if not target.file.try_complete():
-            return False
+            return None
         if await trio.to_thread.run_sync(target.file.is_sound):
-            return True
+            return target.file  # not asked for again: it may have been evicted while we checked, and started afresh
         log.error("file.corrupt", path=target.path)
-        return False
+        return None
 
     async def keep(self) -> None:
         """Housekeeping, for ever: tell the catalog what was used, learn what is stored, evict above the watermark."""
         while True:
-            uses = self.tiers.take_uses()
-            if uses:
-                await trio.to_thread.run_sync(self.catalog.note_use, uses)
-            self.tiers.note_total(await trio.to_thread.run_sync(self.catalog.cached_bytes))
-            for id in self.tiers.victims():
-                node = await trio.to_thread.run_sync(self.catalog.note_evicted, id)
-                self._targets.pop(id, None)
-                self.tiers.forget(id)
-                if node is not None:
-                    self._on_evict(node)
+            try:
+                await self._keep_once()
+            except (OSError, sqlite3.Error) as error:  # a full disk must not end the mount
+                log.error("housekeeping.failed", error=str(error))
             await trio.sleep(_KEEP_PERIOD_S)
+
+    async def _keep_once(self) -> None:
+        uses = self.tiers.take_uses()
+        if uses:
+            await trio.to_thread.run_sync(self.catalog.note_use, uses)
+        self.tiers.note_total(await trio.to_thread.run_sync(self.catalog.cached_bytes))
+        if not await trio.to_thread.run_sync(self.tiers.keeps):
+            return
+        for id, incarnation in await trio.to_thread.run_sync(self.catalog.take_orphans):
+            await self._evict(id, incarnation)
+        for id in await trio.to_thread.run_sync(self.tiers.victims):
+            await self._evict(id, await trio.to_thread.run_sync(self.catalog.note_evicted, id))
+
+    async def _evict(self, id: int, incarnation: int | None) -> None:
+        self.tiers.forget(id)
+        await trio.to_thread.run_sync(self.tiers.remove, id)
+        if incarnation is not None:
+            self._on_evict(id, incarnation)
 
 
 def _assemble(target: Target, flights: dict[int, Flight], offset: int, size: int) -> bytes:
@@ -173,7 +189,7 @@ async def open_dataset(
     origins: dict[str, Origin],
     *,
     on_complete: Callable[[Catalog, Node], None] = lambda catalog, node: None,
-    on_evict: Callable[[Node], None] = lambda node: None,
+    on_evict: Callable[[int, int], None] = lambda id, incarnation: None,
 ) -> AsyncIterator[CachedDataset]:
     """The dataset of *config* over *origins* (by absolute path); its tasks end with the block.
 

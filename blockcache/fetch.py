@@ -152,7 +152,7 @@ class Fetcher:
         backoff_s = _FIRST_BACKOFF_S
         while True:
             try:
-                buffer = await trio.to_thread.run_sync(
+                buffer, is_stored = await trio.to_thread.run_sync(
                     self._fetch, target, first, last, limiter=self._limiter, abandon_on_cancel=True
                 )
             except (Unavailable, Corrupt) as error:
@@ -164,27 +164,29 @@ class Fetcher:
                 backoff_s = min(_LAST_BACKOFF_S, 2 * backoff_s)
                 await trio.sleep(wait_s)
                 continue
+            if is_stored:
+                self._tiers.note_stored(target.node.id, target.file, len(buffer))
             for block in range(first, last + 1):
                 if not target.file.has(block) and block in target.flights:
                     start = (block - first) * target.file.block_bytes
                     target.flights[block].data = memoryview(buffer)[start : start + target.file.length(block)]
             return
 
-    def _fetch(self, target: Target, first: int, last: int) -> bytearray:
-        """In a thread: read blocks *first* to *last* from the origin and store them where the tier has room."""
+    def _fetch(self, target: Target, first: int, last: int) -> tuple[bytearray, bool]:
+        """In a thread: read blocks *first* to *last* from the origin and store them if the tier has room."""
         file = target.file
         offset = first * file.block_bytes
         buffer = bytearray(min((last + 1) * file.block_bytes, file.size) - offset)
         view = memoryview(buffer)
         target.origin.read_range(target.path, target.node.version, offset, view)
-        if self._tiers.admits(len(buffer)):
-            try:
-                for block in range(first, last + 1):
-                    start = block * file.block_bytes - offset
-                    file.write(block, view[start : start + file.length(block)])
-                self._tiers.note_written(len(buffer))
-                if file.try_complete():
-                    self._on_complete(target.node)
-            except OSError as error:
-                log.warning("store.refused", path=target.path, error=str(error))
-        return buffer
+        if not self._tiers.admits(len(buffer)):
+            return buffer, False
+        try:
+            for block in range(first, last + 1):
+                start = block * file.block_bytes - offset
+                file.write(block, view[start : start + file.length(block)])
+            if file.try_complete():
+                self._on_complete(target.node)
+        except OSError as error:
+            log.warning("store.refused", path=target.path, error=str(error))
+        return buffer, True

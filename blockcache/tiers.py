@@ -1,7 +1,7 @@
 """The tiers of one node: which folder a file's blocks live in, what is open, and what has to go when a quota is full.
 
-Several processes share the folders. Whoever holds the lock of the first tier evicts for all; the kernel passes the
-lock on when its holder dies.
+Several processes share the folders. Whoever holds the lock of the first tier, the keeper, evicts for all; the kernel
+passes the lock on when its holder dies. A new keeper first looks through the folders for what a killed process left.
 """
 
 import fcntl
@@ -33,7 +33,8 @@ class Tiers:
     def __init__(self, tiers: tuple[Tier, ...], catalog: Catalog, block_bytes: int) -> None:
         self._tiers, self._catalog, self._block_bytes = tiers, catalog, block_bytes
         self._open: OrderedDict[int, CacheFile] = OrderedDict()
-        self._dirty: dict[int, float] = {}
+        self._uses: dict[int, float] = {}
+        self._grown: dict[int, CacheFile] = {}
         self._used = [0] * len(tiers)
         self._written = 0
         self.cached_bytes = catalog.cached_bytes()
@@ -67,43 +68,53 @@ class Tiers:
         return found
 
     def note_use(self, id: int) -> None:
-        self._dirty[id] = time.time()
+        self._uses[id] = time.time()
 
     def admits(self, count: int) -> bool:
         """Whether *count* more bytes may be stored now; if not, bytes are delivered without being kept."""
         return self.cached_bytes + self._written + count <= self.quota_bytes
 
-    def note_written(self, count: int) -> None:
+    def note_stored(self, id: int, file: CacheFile, count: int) -> None:
+        """*count* more bytes of *id* are in *file*, which is held until `take_uses` has asked it for its size."""
         self._written += count
+        self._grown[id] = file
 
     def forget(self, id: int) -> None:
-        """Drop what is cached of *id*; who has the file open reads on."""
-        self._open.pop(id, None)
-        self._dirty.pop(id, None)
+        """Drop what is remembered of *id*; `remove` its files then."""
+        for memory in (self._open, self._uses, self._grown):
+            memory.pop(id, None)
+
+    def remove(self, id: int) -> None:
+        """Unlink what is cached of *id*; who has the file open reads on. May be called from any thread."""
         for index in range(len(self._tiers)):
             cachefile.remove(self._path(index, id))
 
     def take_uses(self) -> list[tuple[int, int | None, float]]:
         """What to `Catalog.note_use` since the last call."""
-        uses = []
-        for id, used_at in self._dirty.items():
-            file = self._open.get(id)
-            uses.append((id, file.cached_bytes() if file else None, used_at))
-        self._dirty.clear()
-        return uses
+        uses, grown = self._uses, self._grown
+        self._uses, self._grown = {}, {}
+        sizes = {id: file.cached_bytes() for id, file in grown.items() if not file.is_evicted}
+        return [(id, sizes.get(id), uses.get(id, 0.0)) for id in uses.keys() | sizes.keys()]
 
     def note_total(self, cached_bytes: int) -> None:
         """What all processes have stored, as the catalog knows it after `note_use`."""
         self.cached_bytes, self._written = cached_bytes, 0
 
+    def keeps(self) -> bool:
+        """Whether it is this process that evicts. The first time it is, what was left behind is put in order."""
+        if not self._is_keeper:
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            self._is_keeper = True
+            self._sweep()
+        return True
+
     def victims(self) -> list[int]:
-        """Ids to evict now, least recently used first; empty below the high watermark or if another process evicts."""
-        if not self._keeps():
+        """Ids to evict now, least recently used first; none below the high watermark."""
+        if self.cached_bytes <= sum(tier.quota_bytes * tier.high for tier in self._tiers):
             return []
-        orphans = self._catalog.take_orphans()
-        high = sum(tier.quota_bytes * tier.high for tier in self._tiers)
-        if self.cached_bytes <= high:
-            return orphans
         excess = self.cached_bytes - sum(tier.quota_bytes * tier.low for tier in self._tiers)
         victims = []
         for id, size in self._catalog.least_used(10_000):
@@ -113,20 +124,24 @@ class Tiers:
             victims.append(id)
             EVICTED_BYTES.inc(size)
         log.info("cache.evicted", files=len(victims), cached_bytes=self.cached_bytes)
-        return orphans + victims
+        return victims
 
     def close(self) -> None:
         self._open.clear()
         os.close(self._lock_fd)
 
-    def _keeps(self) -> bool:
-        if not self._is_keeper:
-            try:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            self._is_keeper = True
-        return True
+    def _sweep(self) -> None:
+        """Remove files that have no row, and count those that a killed process had no time to count."""
+        found: dict[int, int] = {}
+        for tier in self._tiers:
+            for path in Path(tier.path, "blocks").glob("??/*"):
+                if path.stem.isdecimal():
+                    found[int(path.stem)] = found.get(int(path.stem), 0) + path.stat().st_blocks * 512
+        known = self._catalog.known(found)
+        for id in found.keys() - known.keys():
+            self.remove(id)
+        self._catalog.note_use([(id, found[id], 0.0) for id, size in known.items() if not size])
+        log.info("cache.swept", files=len(known), removed=len(found) - len(known))
 
     def _stem(self, id: int, size: int) -> Path:
         for index in range(len(self._tiers)):

@@ -98,10 +98,10 @@ class Daemon:
         self._ready = True
         log.info("daemon.serving", passthrough=self._has_passthrough, shim=self._shim is not None)
 
-    def _note_evicted(self, node: Node) -> None:
-        if self._has_passthrough and node.incarnation:
-            former = nodes.node_id(node) - 1
-            self._evicted.append((trio.current_time() + _BACKING_GRACE_S, former))
+    def _note_evicted(self, id: int, incarnation: int) -> None:
+        node_id = nodes.number(id, incarnation)
+        if self._has_passthrough and nodes.is_passthrough(node_id):
+            self._evicted.append((trio.current_time() + _BACKING_GRACE_S, node_id))
 
     async def _serve(self, dataset: CachedDataset, main: Callable[[], object]) -> None:
         async with trio.open_nursery() as nursery:

@@ -67,11 +67,14 @@ class FileSystem:
         if not is_passthrough(node_id):
             self._dataset.target(node.id)
             return Opened()
-        if self._open_backing is None or not is_current(node_id, node) or not await self._dataset.prepare(node.id):
+        file = None
+        if self._open_backing is not None and is_current(node_id, node):
+            file = await self._dataset.prepare(node.id)
+        if file is None or self._open_backing is None:
             self._dataset.catalog.turn(node.id, passthrough=False)
             raise VersionChanged(f"{node.name!r}: no longer read by passthrough")
         try:
-            return Opened(self._open_backing(node_id, self._dataset.target(node.id).file.fd))
+            return Opened(self._open_backing(node_id, file.fd))
         except Unavailable as error:
             log.warning("passthrough.refused", error=str(error))
             self._open_backing = None

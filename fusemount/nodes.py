@@ -13,9 +13,12 @@ _MASK = (1 << INCARNATION_BITS) - 1
 
 def node_id(node: Node) -> int:
     """The kernel's number of *node*. Directories have one incarnation only."""
-    if node.id == ROOT_ID:
-        return ROOT_ID
-    return node.id << INCARNATION_BITS | (0 if node.is_dir else node.incarnation & _MASK)
+    return number(node.id, 0 if node.is_dir else node.incarnation)
+
+
+def number(row: int, incarnation: int) -> int:
+    """The kernel's number of a catalog row in one incarnation."""
+    return ROOT_ID if row == ROOT_ID else row << INCARNATION_BITS | incarnation & _MASK
 
 
 def row_of(node_id: int) -> int:
