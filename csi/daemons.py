@@ -22,18 +22,28 @@ TOKEN_NAME = "token"
 
 
 class DaemonSetStarter:
-    """The runtime's DaemonSet follows the node label, and kubelet hands us the token; so there is nothing to start."""
+    """The runtime's DaemonSet follows the node label, and kubelet hands us the token; so there is nothing to start.
+
+    The last token is remembered in memory, because a publish need not carry one and the broker may have been
+    restarted since the stage.
+    """
 
     uid = DAEMON_UID
 
+    def __init__(self) -> None:
+        self._tokens: dict[RuntimeKey, str] = {}
+
     def token(self, key: RuntimeKey, secrets: Mapping[str, str]) -> str:
-        return secrets.get(TOKEN_KEY, "")
+        if given := secrets.get(TOKEN_KEY, ""):
+            self._tokens[key] = given
+        return self._tokens.get(key, "")
 
     def start(self, key: RuntimeKey) -> None:
         """The label has called the pod already."""
 
     def stop(self, key: RuntimeKey) -> None:
         """The pod goes with its label."""
+        self._tokens.pop(key, None)
 
 
 class Supervised(Protocol):

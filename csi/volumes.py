@@ -30,8 +30,8 @@ from obs import logs
 
 log = logs.get("csi")
 
-QUICK_S = 1.0
-"""How long a publish waits for a mount that should be served already, before it asks for daemons again."""
+QUICK_S = 5.0
+"""How long a publish waits for the daemons that a stage has called, before it calls them again."""
 
 
 def lock_of_runtime(key: RuntimeKey) -> str:

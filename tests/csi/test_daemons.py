@@ -55,7 +55,17 @@ def scene(tmp_path: Path) -> Scene:
 def test_in_a_cluster_the_token_comes_with_the_secrets() -> None:
     starter = DaemonSetStarter()
 
+    assert starter.token(KEY, {}) == ""
     assert starter.token(KEY, {"token": "t"}) == "t"
+
+
+def test_token_is_remembered_until_the_runtime_leaves() -> None:
+    starter = DaemonSetStarter()
+    starter.token(KEY, {"token": "t"})
+    assert starter.token(KEY, {}) == "t"
+
+    starter.stop(KEY)
+
     assert starter.token(KEY, {}) == ""
 
 

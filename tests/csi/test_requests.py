@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from csi.requests import RequestRules
 from csi.values import AccessMode, CleanPolicy
@@ -222,3 +224,32 @@ def test_statistics_leave_the_form_of_the_path_to_the_lookup() -> None:
     message = csi_pb2.NodeGetVolumeStatsRequest(volume_id=VOLUME, volume_path="some/path")
 
     assert RULES.statistics(message).path == "some/path"
+
+
+_TEXT = st.text(max_size=40) | st.sampled_from(["/", "..", f"{PODS}/x", f"{ROOT}/{KEY}/fuse", LABEL, "a" * 5000])
+
+
+@given(_TEXT, _TEXT, _TEXT, st.dictionaries(_TEXT, _TEXT, max_size=4), st.dictionaries(_TEXT, _TEXT, max_size=2))
+def test_any_text_is_accepted_or_refused_with_words_of_bounded_length(
+    volume: str, path: str, flag: str, attributes: dict[str, str], secrets: dict[str, str]
+) -> None:
+    message = publish_message(
+        volume_id=volume or VOLUME,
+        target_path=path,
+        volume_capability=capability(mount_flags=[flag] if flag else []),
+        volume_context={**context(), **attributes},
+        secrets=secrets,
+    )
+
+    request, words = None, ""
+    try:
+        request = RULES.publish(message)
+    except HeadraceError as error:
+        words = str(error)
+
+    if request is None:
+        assert 0 < len(words) < 12_000
+    else:
+        assert request.target.startswith(f"{PODS}/")
+        assert ".." not in request.target.split("/")
+        assert request.source.key == KEY

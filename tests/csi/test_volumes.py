@@ -211,18 +211,29 @@ def test_publish_needs_no_label_change_while_all_is_well(node: Node) -> None:
     assert (node.folder / "labels.json").stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_publish_with_a_token_heals_a_restarted_broker(node: Node) -> None:
+def test_publish_heals_a_restarted_broker(node: Node) -> None:
     node.stage()
     node.broker.restart()
+
+    node.publish()
+
+    assert node.broker.bound(KEY).keys() == {TARGET}
+
+
+def test_publish_with_a_token_heals_a_restarted_node_plugin(node: Node) -> None:
+    node.stage()
+    node.broker.restart()
+    node.start()
 
     node.publish(publish_request(secrets={"token": "a-token"}))
 
     assert node.broker.bound(KEY).keys() == {TARGET}
 
 
-def test_publish_without_a_token_explains_a_restarted_broker(node: Node) -> None:
+def test_publish_without_a_token_explains_a_restarted_node_plugin(node: Node) -> None:
     node.stage()
     node.broker.restart()
+    node.start()
 
     with pytest.raises(Unavailable, match="restarted"):
         node.publish()
