@@ -136,7 +136,8 @@ class Tiers:
         for tier in self._tiers:
             for path in Path(tier.path, "blocks").glob("??/*"):
                 if path.stem.isdecimal():
-                    found[int(path.stem)] = found.get(int(path.stem), 0) + path.stat().st_blocks * 512
+                    stored = 0 if path.suffix == ".map" else path.stat().st_blocks * 512
+                    found[int(path.stem)] = found.get(int(path.stem), 0) + stored
         known = self._catalog.known(found)
         for id in found.keys() - known.keys():
             self.remove(id)

@@ -6,13 +6,15 @@ A source that is away costs a warning as long as the catalog has an answer.
 import contextlib
 import time
 from collections import OrderedDict
+from weakref import WeakValueDictionary
 
 import trio
 
 from blockcache.catalog import ROOT_ID, Catalog, Listed, Node
 from blockcache.origin import Origin
-from datamodel.errors import Corrupt, NotFound, Unavailable, VersionChanged
+from datamodel.errors import Corrupt, HeadraceError, NotFound, PermissionRefused, Unavailable, VersionChanged
 from obs import logs
+from ufs.base import Stat
 
 log = logs.get("blockcache")
 
@@ -28,7 +30,7 @@ class Tree:
         self._listing_ttl_s = listing_ttl_s
         self._sources: dict[int, Origin] = {}
         self._checked: OrderedDict[int, float] = OrderedDict()
-        self._listing: dict[int, trio.Lock] = {}
+        self._listing: WeakValueDictionary[int, trio.Lock] = WeakValueDictionary()  # gone with its last user
         self._limiter = trio.CapacityLimiter(_THREADS)
         if "/" in origins:
             self._sources[ROOT_ID] = origins["/"]
@@ -86,11 +88,14 @@ class Tree:
 
         Raises:
             VersionChanged: the source has another version; the name leads to a new row now.
+            Unavailable: the source is away, and the version was never asked for.
         """
         node = self.node(id)
         if node.version and self._is_fresh(node):
             return node
         current = await self._ask(self.node(node.parent), node.name, node)
+        if not current.version:
+            raise Unavailable(f"{node.name!r}: cannot be opened while its source is away: it is listed, but not cached")
         if current.id != id:
             raise VersionChanged(f"{node.name!r}: the source has another version by now")
         return current
@@ -106,49 +111,58 @@ class Tree:
         Raises:
             Unavailable: the source is away and the directory was never listed.
         """
-        async with self._listing.setdefault(id, trio.Lock()):
+        lock = self._listing.setdefault(id, trio.Lock())
+        async with lock:
             directory = self.node(id)
             if self._is_listed(directory):
                 return
             origin, path = self.where(directory)
             try:
                 entries = await trio.to_thread.run_sync(origin.list, path, limiter=self._limiter)
-                await self._record_listing(id, origin, path, entries)
+                entries = await self._with_sizes(origin, path, entries)
+                await trio.to_thread.run_sync(
+                    self.catalog.record_listing, id, entries, time.time(), limiter=self._limiter
+                )
             except (Unavailable, Corrupt) as error:
                 if directory.listed_at is None:
                     raise
                 log.warning("listing.stale", source=origin.name, path=path, error=str(error))
 
-    async def _record_listing(self, id: int, origin: Origin, path: str, entries: list[Listed]) -> None:
+    async def _with_sizes(self, origin: Origin, path: str, entries: list[Listed]) -> list[Listed]:
+        """*entries*, those without a size asked for one by one; without those that are gone by now."""
         sized: dict[str, Listed] = {entry.name: entry for entry in entries}
+        unknown = iter([entry for entry in entries if not entry.is_dir and entry.size is None])
+        problems: list[HeadraceError] = []
 
-        async def measure(entry: Listed) -> None:
-            try:
-                stat = await trio.to_thread.run_sync(
-                    origin.stat, f"{path}/{entry.name}" if path else entry.name, limiter=self._limiter
-                )
-            except NotFound:
-                del sized[entry.name]  # it went between the listing and the question
-                return
-            size = None if stat.is_dir else stat.size
-            sized[entry.name] = Listed(entry.name, stat.is_dir, size, stat.mtime_ns, stat.version)
+        async def measure() -> None:
+            for entry in unknown:
+                child = f"{path}/{entry.name}" if path else entry.name
+                try:
+                    stat = await trio.to_thread.run_sync(origin.stat, child, limiter=self._limiter)
+                except NotFound:
+                    del sized[entry.name]  # it went between the listing and the question
+                except PermissionRefused:
+                    continue  # one forbidden file must not hide its neighbours; opening it will say so
+                except HeadraceError as error:
+                    problems.append(error)
+                else:
+                    sized[entry.name] = _listed(entry.name, stat)
+                if problems:
+                    return
 
         async with trio.open_nursery() as nursery:
-            for entry in entries:
-                if not entry.is_dir and entry.size is None:
-                    nursery.start_soon(measure, entry)
-        await trio.to_thread.run_sync(
-            self.catalog.record_listing, id, list(sized.values()), time.time(), limiter=self._limiter
-        )
+            for _ in range(_THREADS):
+                nursery.start_soon(measure)
+        if problems:
+            raise problems[0]
+        return list(sized.values())
 
     async def _ask(self, directory: Node, name: str, known: Node | None) -> Node:
         origin, path = self.where(directory)
         child = f"{path}/{name}" if path else name
 
         def ask() -> Node:
-            stat = origin.stat(child)
-            size = None if stat.is_dir else stat.size
-            return self.catalog.record(directory.id, Listed(name, stat.is_dir, size, stat.mtime_ns, stat.version))
+            return self.catalog.record(directory.id, _listed(name, origin.stat(child)))
 
         try:
             node = await trio.to_thread.run_sync(ask, limiter=self._limiter, abandon_on_cancel=True)
@@ -157,7 +171,7 @@ class Tree:
                 self.catalog.forget(known.id)
             raise
         except (Unavailable, Corrupt) as error:
-            if known is None or (not known.is_dir and not known.version):
+            if known is None or (not known.is_dir and known.size is None):
                 raise
             log.warning("attributes.stale", source=origin.name, path=child, error=str(error))
             node = known
@@ -177,3 +191,7 @@ class Tree:
         if directory.id == ROOT_ID and ROOT_ID not in self._sources:
             return True  # its entries are the sources, which only a new configuration changes
         return directory.listed_at is not None and 0 <= time.time() - directory.listed_at < self._listing_ttl_s
+
+
+def _listed(name: str, stat: Stat) -> Listed:
+    return Listed(name, stat.is_dir, None if stat.is_dir else stat.size, stat.mtime_ns, stat.version)
