@@ -107,8 +107,8 @@ class Tiers:
                 fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            self._is_keeper = True
             self._sweep()
+            self._is_keeper = True
         return True
 
     def victims(self) -> list[int]:
