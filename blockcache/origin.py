@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from blockcache.catalog import Listed
-from datamodel.errors import Corrupt, NotFound, Unavailable
+from datamodel.errors import Corrupt, HeadraceError, NotFound, Unavailable, VersionChanged
 from obs import logs
 from obs.metrics import FETCH_BYTES, FETCH_ERRORS
 from ufs.base import Stat, UnderFileSystem
@@ -42,10 +42,14 @@ class Origin:
         Raises:
             Corrupt: the file ends before *into* is full, so its size is not what was said.
         """
-        layer, count = self._first(lambda ufs: ufs.read_range(path, version, offset, into))
-        if count != len(into):
-            raise Corrupt(f"source {self.name!r}: {path!r} ends at {offset + count}, before its promised size")
-        FETCH_BYTES.labels(layer).inc(count)
+
+        def fill(ufs: UnderFileSystem) -> None:
+            count = ufs.read_range(path, version, offset, into)
+            if count != len(into):
+                raise Corrupt(f"source {self.name!r}: {path!r} ends at {offset + count}, before its promised size")
+
+        layer, _ = self._first(fill)
+        FETCH_BYTES.labels(layer).inc(len(into))
         return layer
 
     def close(self) -> None:
@@ -58,12 +62,12 @@ class Origin:
                 continue
             try:
                 return name, ask(ufs)
-            except (Unavailable, Corrupt) as error:
+            except (NotFound, VersionChanged):
+                continue  # a worker may not know a new file yet; the source decides
+            except HeadraceError as error:
                 self._open_until[name] = time.monotonic() + _CIRCUIT_S
                 FETCH_ERRORS.labels(name).inc()
                 log.warning("layer.unavailable", source=self.name, layer=name, error=str(error))
-            except NotFound:
-                pass  # a worker may not know a new file yet; the source decides
         name, ufs = self._layers[-1]
         try:
             result = ask(ufs)

@@ -136,8 +136,7 @@ class Tiers:
         for tier in self._tiers:
             for path in Path(tier.path, "blocks").glob("??/*"):
                 if path.stem.isdecimal():
-                    stored = 0 if path.suffix == ".map" else path.stat().st_blocks * 512
-                    found[int(path.stem)] = found.get(int(path.stem), 0) + stored
+                    found[int(path.stem)] = found.get(int(path.stem), 0) + _stored_bytes(path)
         known = self._catalog.known(found)
         for id in found.keys() - known.keys():
             self.remove(id)
@@ -161,3 +160,10 @@ class Tiers:
 
     def _path(self, index: int, id: int) -> Path:
         return Path(self._tiers[index].path, "blocks", f"{id % 256:02x}", str(id))
+
+
+def _stored_bytes(path: Path) -> int:
+    try:
+        return 0 if path.suffix == ".map" else path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0  # evicted or renamed meanwhile
