@@ -4,7 +4,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from datamodel.shapes import (
     Condition,
@@ -210,7 +210,7 @@ class Entry(Shape, frozen=True, kw_only=True):
 
 
 class ExecutionEntries(Shape, frozen=True, kw_only=True):
-    mount_ufs: Entry | None = None
+    mount_ufs: Entry | None = field(default=None, name="mountUFS")
     """Mounts the sources."""
     report_summary: Entry | None = None
     """Reports the state of the cache."""

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect as shapes
@@ -185,16 +185,27 @@ def _annotated(schema: Schema, extra: Mapping[str, Any]) -> Schema:
 def _struct(info: shapes.StructType) -> Schema:
     properties: dict[str, Schema] = {}
     docs = _field_docs(info.cls)
+    hints = get_type_hints(info.cls, include_extras=True)
     for item in info.fields:
         described = {"description": docs[item.name]} if item.name in docs else {}
-        properties[item.encode_name] = {**described, **_schema(item.type)}
-    schema: Schema = {"type": "object"}
+        schema = {**described, **_schema(item.type)}
+        if "enum" in schema:
+            schema["enum"] = _literals(hints[item.name])
+        properties[item.encode_name] = schema
+    result: Schema = {"type": "object"}
     if info.cls.__doc__:
-        schema["description"] = info.cls.__doc__
+        result["description"] = info.cls.__doc__
     if properties:
-        schema["properties"] = properties
+        result["properties"] = properties
     required = sorted(item.encode_name for item in info.fields if item.required)
-    return {**schema, "required": required} if required else schema
+    return {**result, "required": required} if required else result
+
+
+def _literals(hint: Any) -> list[str]:
+    """Values of the Literal in a type hint, in the order written, which is the order in the API server's refusals."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return next((found for part in get_args(hint) if (found := _literals(part))), [])
 
 
 @cache
