@@ -304,7 +304,7 @@ async def test_huge_folder_is_listed_and_paged_without_holding_up_others(tmp_pat
 
 def leave(folder: Path, *names: str) -> None:
     for name in names:
-        Path(folder, "blocks", "07", name).write_bytes(b"left")
+        Path(folder, "blocks", f"{int(name.partition('.')[0]) % 256:02x}", name).write_bytes(b"left")
 
 
 def damage_catalog(folder: Path) -> None:
