@@ -38,7 +38,7 @@ from kube.objects import (
     status_of,
     uid_of,
 )
-from kube.resources import CONFIG_MAPS, DAEMON_SETS, DATASETS, PVCS, PVS, SECRETS, SERVICES, STATEFUL_SETS
+from kube.resources import CONFIG_MAPS, DAEMON_SETS, DATASETS, PODS, PVCS, PVS, SECRETS, SERVICES, STATEFUL_SETS
 
 NO_DATASET = "No dataset can be bound to the runtime, waiting."
 
@@ -49,9 +49,9 @@ def decide(snapshot: Snapshot, settings: Settings) -> Plan:
     if runtime is not None and is_deleting(runtime):
         return teardown.end_runtime(snapshot, settings)
     if dataset is not None and is_deleting(dataset):
-        return teardown.end_dataset(snapshot)
+        return teardown.end_dataset(snapshot, _strays(snapshot))
     if runtime is None:
-        return Plan(_lone_dataset(snapshot, dataset)) if dataset is not None else Plan()
+        return Plan((*_strays(snapshot), *(_lone_dataset(snapshot, dataset) if dataset is not None else ())))
     if dataset is None:
         return Plan((Post(runtime, WARNING, "ErrorProcessRuntime", NO_DATASET),))
     actions = [*_ties(snapshot, dataset, runtime), *_second_runtimes(snapshot)]
@@ -76,6 +76,13 @@ def complaint(snapshot: Snapshot, error: HeadraceError) -> list[Action]:
         kind = "ErrorValidateSpecFields" if isinstance(error, UserError) else "ErrorProcessRuntime"
         actions.append(Post(about, WARNING, kind, str(error)))
     return actions
+
+
+def _strays(snapshot: Snapshot) -> tuple[Action, ...]:
+    """Clean-up pods have no owner, so one whose runtime is gone is ours to remove."""
+    if snapshot.runtime is not None:
+        return ()
+    return tuple(Delete(PODS, namespace_of(pod), name_of(pod), uid_of(pod)) for pod in snapshot.cleanups)
 
 
 def _lone_dataset(snapshot: Snapshot, dataset: Object) -> tuple[Action, ...]:
@@ -126,7 +133,8 @@ def _bind(snapshot: Snapshot, settings: Settings, dataset: Object, runtime: Obje
     serving = is_serving(spec, snapshot)
     if serving:
         actions += _volume(snapshot, settings, spec, dataset, wanted)
-    if serving or status_of(dataset).get("phase") in (BOUND, FAILED):
+    # A pod that is created on Bound must find a claim that is bound.
+    if (serving and volume.is_bound(snapshot.claim)) or status_of(dataset).get("phase") in (BOUND, FAILED):
         actions += _status(dataset, bound_status(spec, snapshot, dataset, is_serving=serving))
     else:
         actions += _status(dataset, {"phase": NOT_BOUND, "conditions": []})
@@ -192,18 +200,17 @@ def _check_owner(found: Object | None, runtime: Object) -> None:
 def _volume(
     snapshot: Snapshot, settings: Settings, spec: RuntimeSpec, dataset: Object, wanted: DatasetSpec
 ) -> list[Action]:
-    """Volume and claim, or the removal of leftovers that no claim can bind to; their end leads to the next look."""
+    """The next step to a bound claim: volume, claim, or the removal of leftovers. Its effect leads to the next look."""
     found, claimed = snapshot.volume, snapshot.claim
     if claimed is not None and volume.is_lost(claimed) and not snapshot.readers:
         return [Delete(PVCS, snapshot.namespace, snapshot.name, uid_of(claimed))]
-    if found is not None and volume.is_stale(found, claimed):
-        return [Delete(PVS, "", name_of(found), uid_of(found))]
-    actions: list[Action] = []
     if found is None:
-        actions.append(Create(PVS, volume.volume(spec, snapshot.identity, dataset, wanted, settings)))
-    if claimed is None:
-        actions.append(Create(PVCS, volume.claim(spec, snapshot.identity, dataset, wanted)))
-    return actions
+        return [Create(PVS, volume.volume(spec, snapshot.identity, dataset, wanted, settings))]
+    if volume.is_stale(found):
+        return [Delete(PVS, "", name_of(found), uid_of(found))]
+    if claimed is None and volume.is_known(found):
+        return [Create(PVCS, volume.claim(spec, snapshot.identity, dataset, wanted))]
+    return []
 
 
 def _ignored(spec: RuntimeSpec, wanted: DatasetSpec, runtime: Object) -> list[Action]:

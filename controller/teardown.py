@@ -43,8 +43,8 @@ DRAIN, CLEANUP = "drain", "cleanup"
 ABSENT = "Absent"
 
 
-def end_dataset(snapshot: Snapshot) -> Plan:
-    """Delete the runtime, which takes everything with it, then let the Dataset go."""
+def end_dataset(snapshot: Snapshot, strays: tuple[Action, ...] = ()) -> Plan:
+    """Delete the runtime, which takes everything with it, then let the Dataset go, and *strays* with it."""
     dataset, runtime = snapshot.dataset, snapshot.runtime
     assert dataset is not None
     if snapshot.readers:
@@ -53,7 +53,7 @@ def end_dataset(snapshot: Snapshot) -> Plan:
     if runtime is not None and bound:
         resource = ENGINES[runtime["kind"]].resource
         return Plan((Delete(resource, snapshot.namespace, snapshot.name, uid_of(runtime)),))
-    return Plan(tuple(_release(dataset, DATASETS, names.DATASET_FINALIZER)))
+    return Plan((*strays, *_release(dataset, DATASETS, names.DATASET_FINALIZER)))
 
 
 def end_runtime(snapshot: Snapshot, settings: Settings) -> Plan:

@@ -20,11 +20,13 @@ READ_ONLY = "ReadOnlyMany"
 
 def volume(spec: RuntimeSpec, identity: Identity, dataset: Object, wanted: DatasetSpec, settings: Settings) -> Object:
     """The PersistentVolume, bound beforehand to the claim."""
+    token = {"name": spec.secret, "namespace": spec.namespace}
     source: dict[str, Any] = {
         "driver": names.DRIVER,
         "volumeHandle": identity.volume,
         "volumeAttributes": _attributes(spec, identity, settings),
-        "nodeStageSecretRef": {"name": spec.secret, "namespace": spec.namespace},
+        "nodeStageSecretRef": token,
+        "nodePublishSecretRef": token,
     }
     body: dict[str, Any] = {
         "capacity": {"storage": _size(dataset)},
@@ -93,11 +95,22 @@ def check_free(namespace: str, name: str, found: Object | None, claimed: Object 
         )
 
 
-def is_stale(volume: Object, claimed: Object | None) -> bool:
-    """Whether a volume is left over from a claim that is gone, so that no new claim can bind to it."""
-    bound_to = (spec_of(volume).get("claimRef") or {}).get("uid")
-    current = claimed["metadata"].get("uid") if claimed is not None else None
-    return bool(bound_to) and bound_to != current
+def is_stale(volume: Object) -> bool:
+    """Whether a volume is left over from a claim that is gone, so that no new claim can bind to it.
+
+    Only Kubernetes' own word counts: our view of the claims may be older than that of the volumes.
+    """
+    return status_of(volume).get("phase") in ("Released", "Failed")
+
+
+def is_known(volume: Object) -> bool:
+    """Whether Kubernetes' volume controller has seen the volume: a claim made earlier waits for its resync of 15 s."""
+    return status_of(volume).get("phase") in ("Available", "Bound")
+
+
+def is_bound(claimed: Object | None) -> bool:
+    """Whether pods can use the claim now."""
+    return claimed is not None and status_of(claimed).get("phase") == "Bound"
 
 
 def is_lost(claimed: Object) -> bool:

@@ -124,12 +124,13 @@ def node(name: str, **labels: str) -> Object:
     return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": given}}
 
 
-def volume(namespace: str = NAMESPACE, name: str = NAME, **claim: Any) -> Object:
+def volume(namespace: str = NAMESPACE, name: str = NAME, *, phase: str = "Bound", **claim: Any) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
         "metadata": {"name": f"{NAMESPACE}-{NAME}", "uid": "volume-uid", "annotations": {"CreatedBy": "fluid"}},
         "spec": {"claimRef": {"namespace": namespace, "name": name, **claim}},
+        "status": {"phase": phase},
     }
 
 

@@ -116,14 +116,25 @@ def ready_parts(kind: str = "cache") -> dict[str, Any]:
         "workers": (worker(0, "n1"),),
         "nodes": {"n1": node("n1"), "n2": node("n2")},
         "datasets_on": {"n1": 1},
+        "volume": volume(),
+        "claim": claim(),
     }
 
 
-def test_volume_and_claim_come_before_bound() -> None:
-    lines = shown(plan_for(**ready_parts()))
+@pytest.mark.parametrize(
+    ("there", "step"),
+    [
+        ({"volume": None, "claim": None}, "Create PersistentVolume"),
+        ({"volume": volume(phase="Pending"), "claim": None}, None),
+        ({"volume": volume(phase="Available"), "claim": None}, "Create PersistentVolumeClaim"),
+        ({"volume": volume(), "claim": {**claim(), "status": {"phase": "Pending"}}}, None),
+    ],
+)
+def test_volume_then_claim_then_its_binding_come_before_bound(there: dict[str, Any], step: str | None) -> None:
+    plan = plan_for(**{**ready_parts(), **there})
 
-    assert lines.index("Create PersistentVolume") < lines.index("Create PersistentVolumeClaim")
-    assert lines.index("Create PersistentVolumeClaim") < lines.index("Patch Dataset status")
+    assert [line for line in shown(plan) if "PersistentVolume" in line] == ([step] if step else [])
+    assert status_patch(plan, "Dataset").get("phase") != "Bound"
 
 
 def test_one_ready_worker_of_two_is_enough_to_be_bound() -> None:
@@ -324,12 +335,18 @@ def test_workload_of_somebody_else_is_not_taken() -> None:
 
 
 def test_volume_left_by_an_earlier_claim_is_removed_first() -> None:
-    parts = {**ready_parts(), "volume": volume(uid="of-a-claim-that-is-gone")}
+    parts = {**ready_parts(), "volume": volume(phase="Released", uid="of-a-claim-that-is-gone"), "claim": None}
 
     lines = shown(plan_for(**parts))
 
     assert "Delete PersistentVolume" in lines
     assert "Create PersistentVolumeClaim" not in lines
+
+
+def test_volume_bound_to_a_claim_that_we_have_not_seen_yet_is_kept() -> None:
+    parts = {**ready_parts(), "volume": volume(uid="of-a-claim-that-is-new"), "claim": None}
+
+    assert "Delete PersistentVolume" not in shown(plan_for(**parts))
 
 
 def test_bad_name_is_refused_in_the_words_of_the_api() -> None:
@@ -389,7 +406,8 @@ class FakeWorld:
                     field = FIELDS.get(resource.kind)
                     old = getattr(self.now, field) if field else None
                     if field:
-                        self.now = replace(self.now, **{field: {**merged(old or {}, body)}})
+                        change: dict[str, Any] = {field: merged(old or {}, body)}
+                        self.now = replace(self.now, **change)
                     else:
                         self.now = replace(self.now, has_token=True)
                 case Patch(resource, _, name, body) if resource.kind == "Node":

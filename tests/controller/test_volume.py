@@ -40,6 +40,7 @@ def test_volume_is_as_fluid_makes_it() -> None:
                 "mount_pod_node_selector_key": "fluid.io/f-default-demo",
             },
             "nodeStageSecretRef": {"name": "demo-headrace-token", "namespace": "default"},
+            "nodePublishSecretRef": {"name": "demo-headrace-token", "namespace": "default"},
         },
     }
 
