@@ -14,8 +14,16 @@ import msgspec
 import urllib3
 
 from datamodel.client import Workers
-from datamodel.errors import Corrupt, NotFound, PermissionRefused, Unavailable, UserError, VersionChanged
-from ufs.base import Entry, Stat
+from datamodel.errors import (
+    Corrupt,
+    NotFound,
+    PermissionRefused,
+    Precondition,
+    Unavailable,
+    UserError,
+    VersionChanged,
+)
+from ufs.base import Entry, Stat, check_path
 
 CHUNK_BYTES = 64 << 20
 VERSION_HEADER = "X-Headrace-Version"
@@ -76,8 +84,16 @@ class PeerFileSystem:
             yield Entry(_text(entry.name), entry.is_dir, entry.size, entry.mtime_ns)
 
     def read_range(self, path: str, version: str, offset: int, into: memoryview) -> int:
+        if not into:
+            return 0
         headers = {"Range": f"bytes={offset}-{offset + len(into) - 1}", "If-Match": f'"{_token(version)}"'}
-        response = self._ask("GET", path, f"{path}\0{offset // CHUNK_BYTES}", headers)
+        try:
+            response = self._ask("GET", path, f"{path}\0{offset // CHUNK_BYTES}", headers)
+        except Precondition:
+            return 0  # behind the end of the file
+        if response.status != 206:
+            response.close()
+            raise Corrupt(f"worker: {path!r}: answered {response.status} to a range")
         done = 0
         try:
             while done < len(into) and (count := response.readinto(into[done:])):
@@ -94,6 +110,7 @@ class PeerFileSystem:
     def _ask(
         self, method: str, path: str, key: str, headers: dict[str, str], *, is_directory: bool = False
     ) -> urllib3.BaseHTTPResponse:
+        check_path(path)
         full = "/".join(part for part in (self._prefix, path) if part)
         target = "/files/" + quote(full.encode(errors="surrogateescape")) + ("/" if is_directory and full else "")
         for ordinal in ranked(self._workers.replicas, key):
@@ -111,14 +128,14 @@ class PeerFileSystem:
             if response.status < 300:
                 return response
             problem = response.read(512, decode_content=False).decode(errors="replace").strip()
-            response.release_conn()
+            response.drain_conn()
             if response.status >= 500:
                 raise Unavailable(f"worker {ordinal}: {problem}")
             raise _ERRORS.get(response.status, UserError)(f"worker {ordinal}: {path!r}: {problem}")
         raise Unavailable("no worker answers")
 
 
-_ERRORS = {404: NotFound, 401: PermissionRefused, 403: PermissionRefused, 412: VersionChanged, 416: Corrupt}
+_ERRORS = {404: NotFound, 401: PermissionRefused, 403: PermissionRefused, 412: VersionChanged, 416: Precondition}
 
 
 def _token(version: str) -> str:

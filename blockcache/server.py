@@ -11,6 +11,7 @@ no such path, 412 another version, 416 range outside the file, 503 the source is
 import errno
 import hmac
 import os
+import re
 from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
@@ -18,6 +19,7 @@ import h11
 import msgspec
 import trio
 
+from blockcache.cachefile import CacheFile
 from blockcache.catalog import Node
 from blockcache.dataset import CachedDataset
 from blockcache.peer import MTIME_HEADER, VERSION_HEADER, ListedEntry
@@ -44,6 +46,7 @@ _STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
     (Precondition, 416),
     (UserError, 400),
 )
+_RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
 Headers = list[tuple[str, str]]
 
 
@@ -98,6 +101,11 @@ class BlockServer:
             if not path.startswith("/files/"):
                 raise NotFound("no such page; files are below /files/")
             node = await self._dataset.tree.resolve(path.removeprefix("/files/"))
+            # A client that wants bytes must not take a listing for them, nor the other way round.
+            if node.is_dir != path.endswith("/") and request.method == b"GET":
+                raise NotFound(f"{path!r}: a {'folder; end it' if node.is_dir else 'file; do not end it'} with a slash")
+            if node.is_dir and b"range" in dict(request.headers):
+                raise NotFound(f"{path!r}: a folder has no bytes")
             if node.is_dir:
                 await self._send_listing(connection, stream, request, node)
             else:
@@ -134,12 +142,11 @@ class BlockServer:
     ) -> None:
         node = await self._dataset.tree.pin(node.id)
         headers = dict(request.headers)
-        wanted = headers.get(b"if-match", b"").decode().strip('"')
-        if wanted and wanted != _token(node.version):
+        if headers.get(b"if-match", _quoted(node)) != _quoted(node):
             await self._dataset.tree.renew(node)
             raise VersionChanged(f"{node.name!r}: this worker sees another version")
         assert node.size is not None
-        start, end = _range_of(headers.get(b"range", b"").decode(), node.size)
+        start, end = _range_of(headers.get(b"range", b"").decode("latin-1"), node.size)
         described: Headers = [
             ("Content-Type", "application/octet-stream"),
             ("Content-Length", str(end - start)),
@@ -155,23 +162,26 @@ class BlockServer:
             await _send_all(connection, stream, request, status, described, b"")
             return
         # The first piece is fetched before the headers go, so that a source that is away can still be a 503.
-        data = await self._ready(node, start, end)
+        file, data = await self._ready(node, start, end)
         await _send_head(connection, stream, status, described)
         while start < end:
             stop = min(end, start + _PIECE_BYTES)
-            await _send_body(connection, stream, self._dataset.target(node.id).file.fd, start, stop, data)
+            await _send_body(connection, stream, file.fd, start, stop, data)
             start = stop
-            data = await self._ready(node, start, end)
+            file, data = await self._ready(node, start, end)
         with trio.fail_after(_SEND_S):
             await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
 
-    async def _ready(self, node: Node, start: int, end: int) -> bytes | bytearray:
-        """Have the next piece in the cache; empty when it may be sent from the file, else the bytes themselves."""
+    async def _ready(self, node: Node, start: int, end: int) -> tuple[CacheFile, bytes | bytearray]:
+        """Have the next piece in the cache. Bytes are given only where they could not be stored in the file.
+
+        The file goes along, since after an eviction there is a new one under the same id, with holes.
+        """
         stop = min(end, start + _PIECE_BYTES)
-        data = await self._dataset.read(node.id, start, stop - start)
         file = self._dataset.target(node.id).file
+        data = await self._dataset.read(node.id, start, stop - start)
         blocks = range(start // file.block_bytes, (stop - 1) // file.block_bytes + 1) if stop > start else range(0)
-        return b"" if all(file.has(block) for block in blocks) else data
+        return file, b"" if all(file.has(block) for block in blocks) else data
 
 
 class _Body:
@@ -246,16 +256,20 @@ def _range_of(header: str, size: int) -> tuple[int, int]:
     """
     if not header:
         return 0, size
-    unit, _, spec = header.partition("=")
-    first, dash, last = spec.partition("-")
-    if unit != "bytes" or not dash or not (first + last).isdigit():
+    match = _RANGE.fullmatch(header)
+    if match is None or not (match[1] or match[2]):
         raise Precondition(f"Range: {header!r} is not one range bytes=FIRST-LAST")
-    if not first:
-        return max(0, size - int(last)), size
-    start, end = int(first), min(size, int(last) + 1) if last else size
+    if match[1]:
+        start, end = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+    else:
+        start, end = max(0, size - int(match[2])), size
     if start >= end:
         raise Precondition(f"Range: {header!r} is outside the file of {size} bytes")
     return start, end
+
+
+def _quoted(node: Node) -> bytes:
+    return f'"{_token(node.version)}"'.encode()
 
 
 def _token(text: str) -> str:
