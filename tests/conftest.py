@@ -1,10 +1,14 @@
 """Rules for every test: those that need root or a cluster say so with a marker, and skip with a reason elsewhere."""
 
+import ctypes
 import os
 
 import pytest
 
+from broker import kernel
+
 _WITHOUT_ROOT = "needs root and /dev/fuse; run scripts/test as root"
+_CLONE_NEWNS = 0x00020000
 _WITHOUT_CLUSTER = "needs KUBECONFIG; see docs/development.md"
 
 
@@ -16,3 +20,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=_WITHOUT_ROOT))
         if item.get_closest_marker("cluster") and not has_cluster:
             item.add_marker(pytest.mark.skip(reason=_WITHOUT_CLUSTER))
+
+
+@pytest.fixture(scope="session")
+def private_mounts() -> None:
+    """From here on, mounts of this process and its children are seen by nobody else, and go when they end."""
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE, "")
