@@ -1,4 +1,7 @@
-"""The rest of a cluster, as far as the controller can tell: StatefulSets get ready pods, clean-up pods succeed."""
+"""The rest of a cluster, as far as the controller can tell.
+
+StatefulSets get ready pods, clean-up pods succeed, volumes and claims are bound to each other.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -24,7 +27,7 @@ from kube.resources import (
 )
 from kube.transport import Transport
 from tests.controller.objects import NAME, NAMESPACE, SETTINGS
-from tests.fakes.apiserver import FakeApiServer
+from tests.fakes.apiserver import FakeApiServer, merged
 
 MADE = (STATEFUL_SETS, DAEMON_SETS, SERVICES, CONFIG_MAPS, SECRETS, PVCS, PVS, PODS, CACHE_RUNTIMES, ALLUXIO_RUNTIMES)
 QUICK = replace(SETTINGS, report_period_s=3600.0, resync_s=3600.0)
@@ -53,6 +56,8 @@ class Cluster:
             self._tend_pod(pod, sets)
         for item in sets.values():
             self._start_workers(item)
+        for item in self._api.all(PVS.path()):
+            self._bind_volume(item)
 
     def _tend_pod(self, pod: Object, sets: dict[tuple[str, str], Object]) -> None:
         owner: Object = next(iter(owners_of(pod)), {})
@@ -60,6 +65,22 @@ class Cluster:
             self._api.remove(PODS.path(namespace_of(pod), name_of(pod)))
         if name_of(pod).startswith("cleanup-") and not status_of(pod).get("phase"):
             self._api.patch(PODS.path(namespace_of(pod), name_of(pod)), {"status": {"phase": "Succeeded"}})
+
+    def _bind_volume(self, item: Object) -> None:
+        reference, path = spec_of(item)["claimRef"], PVS.path(name=name_of(item))
+        claim_path = PVCS.path(reference["namespace"], reference["name"])
+        claim = self._api.get(claim_path)
+        if claim is None:
+            phase = "Released" if reference.get("uid") else "Available"
+            self._change(path, item, {"status": {"phase": phase}})
+        elif not reference.get("uid"):
+            self._change(path, item, {"spec": {"claimRef": {"uid": uid_of(claim)}}, "status": {"phase": "Bound"}})
+            self._change(claim_path, claim, {"status": {"phase": "Bound"}})
+
+    def _change(self, path: str, item: Object, change: Object) -> None:
+        """Write only what is new, as a write is a change that we would react to again."""
+        if merged(item, change) != item:
+            self._api.patch(path, change)
 
     def _start_workers(self, item: Object) -> None:
         path, replicas = PODS.path(namespace_of(item)), int(spec_of(item)["replicas"])

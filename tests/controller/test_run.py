@@ -238,11 +238,13 @@ def test_process_that_is_stopped_releases_its_lease(api: FakeApiServer) -> None:
 
 
 def test_without_the_lease_nothing_is_written(api: FakeApiServer) -> None:
-    with running(api.transport(), is_leading=lambda: False) as controller:
-        api.put(DATASETS.path(NAMESPACE), user_object(dataset()))
-        with pytest.raises(Unavailable):
-            while True:
-                controller.reconcile((NAMESPACE, NAME))
+    api.put(DATASETS.path(NAMESPACE), user_object(dataset()))
+    controller = Controller(api.transport(), QUICK, is_leading=lambda: False)
+    for reflector in controller.caches.reflectors:
+        reflector.step()
+
+    with pytest.raises(Unavailable):
+        controller.reconcile((NAMESPACE, NAME))
 
     found = api.get(DATASET)
     assert found is not None

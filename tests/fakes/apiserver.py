@@ -6,7 +6,9 @@ asked for by `refuse` (the next matching request fails) and `forget` (old resour
 
 import copy
 import json
+import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,6 +73,15 @@ class _State:
     closed: bool = False
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up in a watch is how watches end; anything else is a mistake in here."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class FakeApiServer:
     """Serves from construction to `close()`. Thread-safe."""
 
@@ -81,6 +92,8 @@ class FakeApiServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+            wbufsize = -1
 
             def _serve(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
@@ -92,8 +105,7 @@ class FakeApiServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Tests have their own way to see requests."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
@@ -148,10 +160,29 @@ class FakeApiServer:
             self._changed.notify_all()
 
     def wait(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-        """Return as soon as *condition* holds after some change; fail after *timeout_s*."""
+        """Return as soon as *condition* holds; fail after *timeout_s*.
+
+        Looked at after every change here, and every 50 ms for conditions on the client's side.
+        """
+        end = time.monotonic() + timeout_s
         with self._changed:
-            if not self._changed.wait_for(condition, timeout_s):
-                raise AssertionError(f"not within {timeout_s} s; last requests: {self._state.requests[-12:]}")
+            while not condition():
+                if time.monotonic() > end:
+                    last = [f"{request.method} {request.path}" for request in self._state.requests[-12:]]
+                    raise AssertionError(f"not within {timeout_s} s; last requests: {last}")
+                self._changed.wait(0.05)
+
+    def next_change(self, seen: int) -> int | None:
+        """The version of the world as soon as it is above *seen*; None when the server closes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._state.closed or self._state.version > seen)
+            return None if self._state.closed else self._state.version
+
+    def all(self, path: str) -> list[Object]:
+        """Every object of the collection *path*, of all namespaces."""
+        with self._changed:
+            collection = Target.of(path).collection
+            return [copy.deepcopy(item) for key, item in sorted(self._state.objects.items()) if key[0] == collection]
 
     @property
     def requests(self) -> list[Request]:
@@ -269,6 +300,7 @@ class FakeApiServer:
         handler.send_response(200)
         handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
+        handler.wfile.flush()
         seen = int(params["resourceVersion"])
         with self._changed:
             self._state.requests.append(Request("WATCH", urlsplit(handler.path).path))
@@ -276,6 +308,7 @@ class FakeApiServer:
             while (event := self._next_event(target, params, seen)) is not None:
                 seen, line = event
                 handler.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+                handler.wfile.flush()
                 if b'"ERROR"' in line:
                     break
             handler.wfile.write(b"0\r\n\r\n")

@@ -1,7 +1,6 @@
 """A reflector against a server with real watches."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -41,18 +40,6 @@ def seen(api: FakeApiServer) -> Iterator[Seen]:
     mirror.reflector.stop()
 
 
-def until(api: FakeApiServer, condition: Any) -> None:
-    """Watch deliveries are not changes of the server, so look again a few times a second."""
-    for _ in range(200):
-        if condition():
-            return
-        try:
-            api.wait(condition, 0.05)
-        except AssertionError:
-            continue
-    raise AssertionError("not within 10 s")
-
-
 def test_store_follows_list_and_watch(api: FakeApiServer, seen: Seen) -> None:
     api.put(PATH, settings("first"))
     seen.reflector.start()
@@ -60,9 +47,9 @@ def test_store_follows_list_and_watch(api: FakeApiServer, seen: Seen) -> None:
 
     api.put(PATH, settings("second"))
     api.patch(CONFIG_MAPS.path("default", "first"), {"data": {"a": "1"}})
-    until(api, lambda: len(seen.changes) == 3)
+    api.wait(lambda: len(seen.changes) == 3)
     api.remove(CONFIG_MAPS.path("default", "second"))
-    until(api, lambda: seen.names() == {"first"})
+    api.wait(lambda: seen.names() == {"first"})
 
     assert seen.changes == [("added", "first"), ("added", "second"), ("changed", "first"), ("removed", "second")]
     first = seen.store.get("default", "first")
@@ -91,7 +78,7 @@ def test_refused_list_is_tried_again(api: FakeApiServer, seen: Seen) -> None:
     api.put(PATH, settings("only"))
     seen.reflector.start()
 
-    until(api, lambda: seen.names() == {"only"})
+    api.wait(lambda: seen.names() == {"only"})
 
 
 def test_silence_is_measured_from_the_last_word_of_the_server(api: FakeApiServer) -> None:
