@@ -243,3 +243,12 @@ def test_workload_of_a_successor_is_not_deleted() -> None:
     successor = {**owned("StatefulSet", "demo-worker"), "metadata": metadata("demo-worker")}
 
     assert "Delete StatefulSet" not in shown(plan_for(runtime=ending(), stateful_set=successor))
+
+
+def test_cleanup_pod_whose_runtime_is_gone_is_removed() -> None:
+    stray = {"kind": "Pod", "metadata": metadata("cleanup-demo-1", namespace="fluid-system", uid="u")}
+
+    (deletion,) = plan_for(cleanups=(stray,)).actions
+
+    assert isinstance(deletion, Delete)
+    assert (deletion.namespace, deletion.name) == ("fluid-system", "cleanup-demo-1")
