@@ -42,6 +42,7 @@ from kube.store import Index, Store
 from kube.transport import Transport
 
 Key = tuple[str, str]
+"""(namespace, name) of a Dataset and its runtime; ("", name) is a node."""
 OWNER, CLAIM, NODE, CLEANS, VOLUME = "owner", "claim", "node", "cleans", "volume"
 MANAGED = (STATEFUL_SETS, DAEMON_SETS, SERVICES, CONFIG_MAPS)
 
@@ -84,8 +85,8 @@ class Caches:
         return f"nothing heard for {limit_s:.0f} s about: {', '.join(kinds)}" if kinds else ""
 
     def known(self) -> set[Key]:
-        """Every (namespace, name) with a Dataset or a runtime."""
-        kinds = (DATASETS, ALLUXIO_RUNTIMES, CACHE_RUNTIMES)
+        """Every key there is something to do for: Datasets, runtimes, nodes."""
+        kinds = (DATASETS, ALLUXIO_RUNTIMES, CACHE_RUNTIMES, NODES)
         return set[Key]().union(*(self.stores[kind].keys() for kind in kinds))
 
     def _add(
@@ -133,11 +134,16 @@ class Caches:
         keys = {key for key in _claims(pod) if self._is_known(key)}
         if runtime_name(pod) and CLEANUP_ANNOTATION not in annotations_of(pod):
             keys.add((namespace_of(pod), runtime_name(pod)))
-        return keys | set(_cleans(pod))
+        return keys | set(_cleans(pod)) | {node_key(str(node)) for node in _worker_node(pod)}
 
     def _of_node(self, node: Object) -> Iterable[Key]:
         pods = self.stores[PODS].by(NODE, name_of(node))
-        return [(namespace_of(pod), runtime_name(pod)) for pod in pods]
+        return [node_key(name_of(node)), *((namespace_of(pod), runtime_name(pod)) for pod in pods)]
+
+
+def node_key(name: str) -> Key:
+    """The key for what is counted on one node."""
+    return "", name
 
 
 def trim_any(item: Object) -> Object:

@@ -1,7 +1,7 @@
 """Labels of nodes that hold workers, so that schedulers and people find cache. Pure.
 
-Fluid polls for these; here every change of a worker pod leads to a look. The number of datasets on a node is counted
-from the pods, not incremented, so a lost or repeated write heals itself.
+Fluid polls for these; here every change of a worker pod leads to a look. The number of datasets on a node belongs to no
+dataset: it has a look of its own for each node, and is counted from the pods, so no two writers can race for it.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from controller.snapshot import Snapshot, is_finished
 from datamodel import names
 from datamodel.dataset import DatasetSpec
 from datamodel.quantity import show_bytes_exactly
-from kube.objects import Object, labels_of, spec_of, status_of
+from kube.objects import Object, labels_of, name_of, spec_of, status_of
 from kube.resources import NODES
 
 
@@ -39,14 +39,14 @@ def label_patches(spec: RuntimeSpec, identity: Identity, snapshot: Snapshot, dat
     patches = []
     for name, node in sorted(snapshot.nodes.items()):
         if name in running:
-            labels = {**wanted, names.DATASET_NUM_LABEL: _count(snapshot, name)}
+            labels = dict(wanted)
             if labels_of(node).get(names.EXCLUSIVE_LABEL):
                 # Another namespace's dataset may be here too. Whoever came first keeps the label: two that both
                 # insist would overwrite each other for ever.
                 labels.pop(names.EXCLUSIVE_LABEL, None)
             patches += _patch(name, node, labels)
         elif name not in keep:
-            patches += _removal(snapshot, name, node, identity, wanted)
+            patches += _removal(name, node, identity, wanted)
     return tuple(patches)
 
 
@@ -55,8 +55,13 @@ def removal_patches(spec: RuntimeSpec, identity: Identity, snapshot: Snapshot) -
     keys = (*identity.node_keys(spec.engine), identity.fuse_label)
     patches = []
     for name, node in sorted(snapshot.nodes.items()):
-        patches += _removal(snapshot, name, node, identity, keys)
+        patches += _removal(name, node, identity, keys)
     return tuple(patches)
+
+
+def count_patches(node: Object, datasets: int) -> tuple[Patch, ...]:
+    """The patch that gives a node the right number of datasets; none at all is no label."""
+    return tuple(_patch(name_of(node), node, {names.DATASET_NUM_LABEL: str(datasets) if datasets else None}))
 
 
 def _wanted(spec: RuntimeSpec, identity: Identity, dataset: DatasetSpec) -> dict[str, str]:
@@ -71,19 +76,12 @@ def _wanted(spec: RuntimeSpec, identity: Identity, dataset: DatasetSpec) -> dict
     return labels
 
 
-def _removal(snapshot: Snapshot, name: str, node: Object, identity: Identity, keys: Iterable[str]) -> list[Patch]:
+def _removal(name: str, node: Object, identity: Identity, keys: Iterable[str]) -> list[Patch]:
     present = labels_of(node)
     gone: dict[str, str | None] = {key: None for key in keys if key in present and key != names.EXCLUSIVE_LABEL}
     if present.get(names.EXCLUSIVE_LABEL) == identity.exclusive:
         gone[names.EXCLUSIVE_LABEL] = None
-    if not gone:
-        return []
-    return _patch(name, node, {**gone, names.DATASET_NUM_LABEL: _count(snapshot, name)})
-
-
-def _count(snapshot: Snapshot, node: str) -> str | None:
-    count = snapshot.datasets_on.get(node, 0)
-    return str(count) if count else None
+    return _patch(name, node, gone)
 
 
 def _patch(name: str, node: Object, labels: dict[str, Any]) -> list[Patch]:

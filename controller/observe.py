@@ -63,7 +63,6 @@ def observe(
         fuses=tuple(stores[PODS].by(OWNER, (namespace, "DaemonSet", engine.fuse.format(name)))) if engine else (),
         cleanups=tuple(stores[PODS].by(CLEANS, key)),
         nodes={name_of(node): node for node in stores[NODES].all()},
-        datasets_on=_DatasetsOn(caches),
         reports=reports,
         has_token=has_token,
         fresh_token="" if has_token else secrets.token_urlsafe(32),
@@ -71,16 +70,10 @@ def observe(
     )
 
 
-class _DatasetsOn(dict[str, int]):
-    """Number of datasets with a worker, by node, counted when asked for."""
-
-    def __init__(self, caches: Caches) -> None:
-        super().__init__()
-        self._pods = caches.stores[PODS]
-
-    def get(self, node: str, default: int = 0) -> int:  # type: ignore[override]  # the count is never absent
-        pods = [pod for pod in self._pods.by(NODE, node) if not is_finished(pod)]
-        return len({(namespace_of(pod), labels_of(pod)[names.DATASET_LABEL]) for pod in pods}) or default
+def datasets_on(caches: Caches, node: str) -> int:
+    """Number of datasets with a worker on *node*."""
+    pods = [pod for pod in caches.stores[PODS].by(NODE, node) if not is_finished(pod)]
+    return len({(namespace_of(pod), labels_of(pod)[names.DATASET_LABEL]) for pod in pods})
 
 
 def _runtimes(caches: Caches, key: Key) -> tuple[Object, ...]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from controller.apply import Writer
 from controller.caches import Caches, Key
 from controller.decide import complaint, decide
-from controller.observe import observe
+from controller.nodelabels import count_patches
+from controller.observe import datasets_on, observe
 from controller.plan import Create, Plan
 from controller.reports import Reports
 from controller.settings import Settings
@@ -16,7 +17,7 @@ from datamodel.errors import Conflict, HeadraceError, PermissionRefused, Unavail
 from kube.events import Recorder
 from kube.leases import Election
 from kube.objects import uid_of
-from kube.resources import SECRETS
+from kube.resources import NODES, SECRETS
 from kube.transport import Transport
 from kube.workqueue import WorkQueue
 from obs import logs, metrics
@@ -88,6 +89,10 @@ class Controller:
         Raises:
             HeadraceError: it could not be done; look again later.
         """
+        namespace, name = key
+        if not namespace:
+            self._count_datasets(name)
+            return None
         snapshot = self._observe(key)
         plan = decide(snapshot, self._settings)
         self._note_waiting(key, plan)
@@ -103,6 +108,12 @@ class Controller:
             raise
         self._note_done(key, snapshot, plan)
         return plan.again_s
+
+    def _count_datasets(self, name: str) -> None:
+        node = self.caches.stores[NODES].get("", name)
+        patches = count_patches(node, datasets_on(self.caches, name)) if node is not None else ()
+        if patches and self._is_leading():
+            self._writer.run(Plan(patches))
 
     def _observe(self, key: Key) -> Snapshot:
         step, since = self._waiting.get(key, ("", 0.0))

@@ -48,8 +48,6 @@ class Snapshot:
     cleanups: tuple[Object, ...] = ()
     """Pods that remove cache folders."""
     nodes: Mapping[str, Object] = field(default_factory=dict)
-    datasets_on: Mapping[str, int] = field(default_factory=dict)
-    """Datasets with a worker, by node."""
     reports: Mapping[str, WorkerReport] = field(default_factory=dict)
     """Reports by worker pod."""
     has_token: bool = False

@@ -115,7 +115,6 @@ def ready_parts(kind: str = "cache") -> dict[str, Any]:
         "stateful_set": workers(1),
         "workers": (worker(0, "n1"),),
         "nodes": {"n1": node("n1"), "n2": node("n2")},
-        "datasets_on": {"n1": 1},
         "volume": volume(),
         "claim": claim(),
     }

@@ -132,7 +132,6 @@ def test_last_look_removes_labels_settings_and_token_and_then_the_finalizer() ->
         "fluid.io__s_default_demo": "true",
         "fluid.io__s_cache_default_demo": "true",
         "fluid.io__s_h_cache_t_default_demo": "12GiB",
-        "fluid.io__dataset_num": "1",
     }
     marked = node("n1", **labels, other="stays")
     marked["metadata"]["labels"]["fluid_exclusive"] = "default_demo"
