@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path, PurePosixPath
 
 from broker import kernel, mountinfo
@@ -35,6 +36,18 @@ def check_target(target: str, roots: tuple[str, ...]) -> tuple[str, str]:
         if target.startswith(prefix):
             return root, target.removeprefix(prefix)
     raise UserError(f"target_path: {target!r} is outside the trusted folders {', '.join(roots)}")
+
+
+def check_sub_path(sub_path: str) -> str:
+    """*sub_path* as an absolute path in the dataset.
+
+    Raises:
+        UserError: it could lead out of the dataset.
+    """
+    parts = sub_path.strip("/").split("/")
+    if parts != [""] and any(part in ("", ".", "..") for part in parts):
+        raise UserError(f"fluid_sub_path: {sub_path!r} must not have '.', '..' or empty parts")
+    return "/" + "/".join(parts)
 
 
 class Folder:
@@ -65,6 +78,11 @@ class Folder:
         os.close(self.fd)
 
     @property
+    def target(self) -> str:
+        """The target as the mount table writes it, also where a link leads to the trusted root."""
+        return f"{os.readlink(f'/proc/self/fd/{self.fd}')}/{self.name}"
+
+    @property
     def child(self) -> str:
         """A path to the target that cannot be redirected by renaming its parents."""
         return f"/proc/self/fd/{self.fd}/{self.name}"
@@ -91,7 +109,7 @@ def bind(
         NotFound: the target's parent, or *sub_path*, does not exist.
         DeadlineExceeded: *sub_path* could not be opened in *deadline_s* seconds.
     """
-    source_root = "/" + sub_path.strip("/") if sub_path.strip("/") else "/"
+    source_root = check_sub_path(sub_path)
     wanted = _restrictions(origin, read_only=read_only, no_exec=no_exec)
     try:
         folder = Folder(target, roots)
@@ -124,7 +142,7 @@ def unbind(target: str, roots: tuple[str, ...], *, keep_folder: bool = False) ->
     except FileNotFoundError:
         return
     with folder:
-        _peel(target, folder)
+        _peel(folder)
         if keep_folder:
             return
         try:
@@ -163,7 +181,7 @@ def _restrictions(origin: Mount, *, read_only: bool, no_exec: bool) -> frozenset
 def _is_bound_already(
     origin: Mount, target: str, source_root: str, wanted: frozenset[str], live: frozenset[str], folder: Folder
 ) -> bool:
-    layers = mountinfo.at(mountinfo.read(), target)
+    layers = mountinfo.at(mountinfo.read(), folder.target)
     if not layers:
         return False
     top = layers[-1]
@@ -176,7 +194,7 @@ def _is_bound_already(
         return True
     if top.kind != "fuse.headrace" or top.device in live:
         raise AlreadyDifferent(f"target_path: {target!r} shows {top.source}{top.root} already; unpublish it first")
-    _peel(target, folder)
+    _peel(folder)
     return False
 
 
@@ -212,9 +230,9 @@ def _attach(tree_fd: int, folder: Folder) -> None:
         os.close(target_fd)
 
 
-def _peel(target: str, folder: Folder) -> None:
+def _peel(folder: Folder) -> None:
     for _ in range(_MAX_LAYERS):
-        if not mountinfo.at(mountinfo.read(), target):
+        if not mountinfo.at(mountinfo.read(), folder.target):
             return
         try:
             kernel.umount(folder.child)
@@ -222,7 +240,7 @@ def _peel(target: str, folder: Folder) -> None:
             if error.errno not in (errno.EBUSY, errno.ENOTCONN):
                 raise
             kernel.umount(folder.child, kernel.MNT_DETACH)
-    raise Unavailable(f"target_path: {target!r} has more than {_MAX_LAYERS} layers of mounts")
+    raise Unavailable(f"target_path: {folder.target!r} has more than {_MAX_LAYERS} layers of mounts")
 
 
 def _ask(words: list[str], fds: tuple[int, ...], deadline_s: float) -> str:
@@ -231,8 +249,9 @@ def _ask(words: list[str], fds: tuple[int, ...], deadline_s: float) -> str:
     try:
         output, _ = child.communicate(timeout=max(0.05, deadline_s))
     except subprocess.TimeoutExpired as error:
-        # A child in D state cannot be waited for; the kernel reaps it once the daemon answers or the mount ends.
+        # In D state it dies only once the daemon answers or the mount ends, so nobody here waits for that.
         child.kill()
+        threading.Thread(target=child.communicate, name="reap probe", daemon=True).start()
         raise DeadlineExceeded("a call into the FUSE mount did not return in time") from error
     if child.returncode == 3:
         code = int(output)

@@ -109,10 +109,13 @@ class BrokerSession:
     def __init__(self, path: str, token: str, *, blocking: bool, deadline_s: float) -> None:
         self._lock = threading.Lock()
         self._peer = _connect(path, deadline_s)
-        wire.send(self._peer, wire.Attach(token, blocking))
-        reply, fds = wire.receive_reply(self._peer)
-        if not isinstance(reply, wire.Attached) or len(fds) != 1:
-            raise Corrupt(f"broker: unexpected reply {type(reply).__name__} to attach")
+        try:
+            reply, fds = self._ask(wire.Attach(token, blocking), ())
+            if not isinstance(reply, wire.Attached) or len(fds) != 1:
+                raise Corrupt(f"broker: unexpected reply {type(reply).__name__} to attach")
+        except BaseException:
+            self._peer.close()
+            raise
         self.fuse_fd, self.has_passthrough = fds[0], reply.passthrough
 
     def ready(self) -> None:
@@ -138,11 +141,16 @@ class BrokerSession:
         os.close(self.fuse_fd)
 
     def _call(self, request: wire.Request, fds: tuple[int, ...] = ()) -> wire.Reply:
+        return self._ask(request, fds)[0]
+
+    def _ask(self, request: wire.Request, fds: tuple[int, ...]) -> tuple[wire.Reply, list[int]]:
         with self._lock:
             try:
                 wire.send(self._peer, request, fds)
-                return wire.receive_reply(self._peer)[0]
+                return wire.receive_reply(self._peer)
             except TimeoutError as error:
+                # The reply may still come, and must not be taken for that to the next request.
+                self._peer.shutdown(socket.SHUT_RDWR)
                 raise DeadlineExceeded("the mount broker does not answer") from error
             except OSError as error:
                 raise Unavailable(f"the mount broker is away: {error}") from error
@@ -152,7 +160,8 @@ def _connect(path: str, deadline_s: float) -> socket.socket:
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     peer.settimeout(deadline_s)
     try:
-        peer.connect(path)
+        with wire.short_path(path) as short:
+            peer.connect(short)
     except OSError as error:
         peer.close()
         raise Unavailable(f"no mount broker on {path}: {error}") from error

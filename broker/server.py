@@ -181,7 +181,8 @@ class _Listener:
         Path(path).unlink(missing_ok=True)
         mask = os.umask(0o177)
         try:
-            self._socket.bind(path)
+            with wire.short_path(path) as short:
+                self._socket.bind(short)
         finally:
             os.umask(mask)
         if uid != os.geteuid():
@@ -192,6 +193,7 @@ class _Listener:
 
     def close(self) -> None:
         """Stop accepting, cut the open connections, remove the socket file unless a successor owns it by now."""
+        self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept(); closing alone would not
         self._socket.close()
         for peer in list(self._peers):
             with contextlib.suppress(OSError):
@@ -208,11 +210,18 @@ class _Listener:
                 return  # closed
             threading.Thread(target=self._run, args=(peer,), daemon=True).start()
 
+    def _converse(self, peer: socket.socket) -> None:
+        try:
+            self._serve(peer)
+        except Corrupt as error:
+            log.warning("packet.refused", socket=self._path, error=str(error))
+            wire.send(peer, wire.failure(error))
+
     def _run(self, peer: socket.socket) -> None:
         self._peers.add(peer)
         try:
             with peer:
-                self._serve(peer)
+                self._converse(peer)
         except (BrokenPipeError, ConnectionResetError):
             log.debug("peer.gone", socket=self._path)
         except Exception:  # a task's top: one bad connection must not end the broker
@@ -224,7 +233,8 @@ class _Listener:
 def _is_answered(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         try:
-            probe.connect(path)
+            with wire.short_path(path) as short:
+                probe.connect(short)
         except OSError:
             return False
         return True

@@ -3,9 +3,11 @@
 Every request gets exactly one reply; an error travels as the name of its class in datamodel.errors and its text.
 """
 
+import contextlib
 import os
 import socket
 import struct
+from collections.abc import Iterator
 
 import msgspec
 
@@ -13,6 +15,7 @@ from datamodel import errors
 from datamodel.errors import Corrupt, HeadraceError, Unavailable
 
 PACKET_BYTES = 65536
+_SUN_PATH_BYTES = 108
 _UCRED = struct.Struct("iII")
 
 
@@ -166,12 +169,16 @@ def receive_reply(peer: socket.socket) -> tuple[Reply, list[int]]:
     """The reply and its files.
 
     Raises:
-        Unavailable: the broker went away. Any HeadraceError that the broker answered.
+        Unavailable: the broker went away. Corrupt: this is no reply. Any HeadraceError that the broker answered.
     """
     packet, fds = _receive(peer)
     if not packet:
         raise Unavailable("the mount broker closed the connection")
-    reply = _replies.decode(packet)
+    try:
+        reply = _replies.decode(packet)
+    except msgspec.MsgspecError as error:
+        _close(fds)
+        raise Corrupt(f"not a reply of a broker: {error}") from error
     if isinstance(reply, Failed):
         _close(fds)
         raise _ERRORS.get(reply.error, HeadraceError)(reply.message)
@@ -180,6 +187,16 @@ def receive_reply(peer: socket.socket) -> tuple[Reply, list[int]]:
 
 def failure(error: HeadraceError) -> Failed:
     return Failed(type(error).__name__, str(error))
+
+
+@contextlib.contextmanager
+def short_path(path: str) -> Iterator[str]:
+    """Another way to write the socket's *path*, because the kernel takes 107 bytes and names may be long."""
+    folder = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield path if len(os.fsencode(path)) < _SUN_PATH_BYTES else f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+    finally:
+        os.close(folder)
 
 
 def peer_uid(peer: socket.socket) -> int:

@@ -16,7 +16,7 @@ TOKEN = "s3cret"
 SOON_S = 5.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Node:
     """What a test needs of a node: the broker's client, and where things are."""
 
@@ -25,6 +25,11 @@ class Node:
     control_socket: str
     runtime_root: Path
     pods: Path
+
+    def restart(self) -> None:
+        """Another broker in place of this one, which takes its mounts along."""
+        self.server.close()
+        self.server = BrokerServer(Broker(str(self.runtime_root), (str(self.pods),)), self.control_socket)
 
     def paths(self, key: RuntimeKey = KEY) -> RuntimePaths:
         return RuntimePaths.of(key, str(self.runtime_root))
@@ -47,7 +52,8 @@ def node(private_mounts: None, tmp_path: Path) -> Iterator[Node]:
     pods, control_socket = tmp_path / "pods", str(tmp_path / "ctl" / "control.sock")
     pods.mkdir()
     server = BrokerServer(Broker(str(tmp_path / "rt"), (str(pods),)), control_socket)
-    yield Node(BrokerControl(control_socket), server, control_socket, tmp_path / "rt", pods)
+    node = Node(BrokerControl(control_socket), server, control_socket, tmp_path / "rt", pods)
+    yield node
     for target in pods.iterdir():
-        BrokerControl(control_socket).unbind(str(target), SOON_S)
-    server.close()
+        node.control.unbind(str(target), SOON_S)
+    node.server.close()

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 
 from broker.client import BrokerSession
 
+BUFFER_BYTES = 2 << 20  # the kernel wants room for its largest request
+# Python asks for attributes of a file it opens without letting other threads run, so the kernel has to know them.
+_LONG_S = 3600
 CONTENT = b"served by the smallest daemon\n"
 _FOLDERS = {1: {b"file": 2, b"dir": 3}, 3: {b"with space": 4}, 4: {}}
 _FORGET, _BATCH_FORGET, _INTERRUPT = 2, 42, 36
@@ -49,11 +52,13 @@ class SmallDaemon:
             if self._stop_reader in readable:
                 return
             try:
-                request = os.read(device, 1 << 20)
-            except OSError as error:
-                if error.errno == errno.ENODEV:
-                    return  # the mount has ended
+                request = os.read(device, BUFFER_BYTES)
+            except BlockingIOError:
                 continue  # taken back by the kernel, or by another daemon
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+                return  # the mount has ended
             self._answer(device, request)
 
     def _answer(self, device: int, request: bytes) -> None:
@@ -79,10 +84,12 @@ def _reply(opcode: int, node: int, body: bytes) -> tuple[int, bytes]:
     if opcode == _LOOKUP:
         child = _FOLDERS.get(node, {}).get(body.rstrip(b"\0"))
         return (
-            (errno.ENOENT, b"") if child is None else (0, struct.pack("<QQQQII", child, 0, 0, 0, 0, 0) + _attr(child))
+            (errno.ENOENT, b"")
+            if child is None
+            else (0, struct.pack("<QQQQII", child, 0, _LONG_S, _LONG_S, 0, 0) + _attr(child))
         )
     if opcode == _GETATTR:
-        return 0, struct.pack("<QII", 0, 0, 0) + _attr(node)
+        return 0, struct.pack("<QII", _LONG_S, 0, 0) + _attr(node)
     if opcode in (_OPEN, _OPENDIR):
         return 0, struct.pack("<QII", node, 0, 0)
     if opcode == _READ:
