@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,7 +26,11 @@ http {{
     access_log {root}/access.log;
     client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;
     uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;
-    server {{ listen {host}:{port}; location / {{ root {root}/www; autoindex on; }} }}
+    server {{
+        listen {host}:{port};
+        location / {{ root {root}/www; autoindex on; }}
+        location /slow/ {{ alias {root}/www/; autoindex on; limit_rate 2m; }}
+    }}
 }}
 """
 
@@ -60,11 +65,9 @@ class Origin:
 
 
 @pytest.fixture(scope="session")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Origin]:
-    root = tmp_path_factory.mktemp("origin")
+def origin() -> Iterator[Origin]:
+    root = Path(tempfile.mkdtemp(prefix="headrace-origin-"))  # pytest's own folders are closed to nginx's user
     root.chmod(0o755)
-    for parent in root.parents[:2]:
-        parent.chmod(0o755)
     made = Origin(root)
     rng = random.Random(7)
     for mount in MOUNTS:

@@ -8,8 +8,9 @@ from tests.cluster.conftest import MOUNTS, Origin
 API = "data.fluid.io/v1alpha1"
 
 
-def dataset(namespace: str, name: str, origin: Origin, **spec: Any) -> dict[str, Any]:
-    mounts = [{"mountPoint": origin.url(mount), "name": mount} for mount in MOUNTS]
+def dataset(namespace: str, name: str, origin: Origin, *, below: str = "", **spec: Any) -> dict[str, Any]:
+    """Its mounts are those of the origin; *below* `slow/` they are slow."""
+    mounts = [{"mountPoint": origin.url(below + mount), "name": mount} for mount in MOUNTS]
     return {
         "apiVersion": API,
         "kind": "Dataset",
@@ -37,6 +38,7 @@ def reader(namespace: str, name: str, claim: str, node: str, *command: str) -> d
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "nodeName": node,
+            "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
             "securityContext": {"runAsUser": 1000, "runAsNonRoot": True},
             "containers": [

@@ -32,7 +32,7 @@ def test_runtime_without_dataset_waits_and_says_so(namespace: str, origin: Origi
         "event",
         lambda: (
             "No dataset can be bound to the runtime, waiting."
-            in kubectl("get", "events", "-n", namespace, "-o", "yaml")
+            in kubectl("get", "events", "-n", namespace, "-o", "json")
         ),
         30,
     )
