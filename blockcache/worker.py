@@ -6,13 +6,17 @@ from typing import Any
 import trio
 
 from blockcache.assemble import open_origins
+from blockcache.catalog import ROOT_ID
 from blockcache.dataset import CachedDataset, open_dataset
 from blockcache.server import BlockServer
 from datamodel.client import ClientConfig
-from datamodel.errors import Unavailable
+from datamodel.errors import HeadraceError, Unavailable
 from obs import logs
 
 log = logs.get("worker")
+
+_CRAWL_PERIOD_S, _RETRY_S = 600.0, 10.0
+_PAGE = 1000
 
 
 class Worker:
@@ -21,6 +25,7 @@ class Worker:
     def __init__(self, config: ClientConfig, token: str) -> None:
         self._config, self._token = config, token
         self._dataset: CachedDataset | None = None
+        self._is_crawled = False
         self.is_ready = False
 
     async def run(self, port: int) -> None:
@@ -33,6 +38,7 @@ class Worker:
                 bound = await nursery.start(server.serve, port)
             except OSError as error:
                 raise Unavailable(f"--port: {port} cannot be had: {error}") from error
+            nursery.start_soon(self._crawl_for_ever, dataset)
             self.is_ready = True
             log.info("worker.serving", port=bound, dataset=self._config.dataset)
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
@@ -42,8 +48,18 @@ class Worker:
             self.is_ready = False
             nursery.cancel_scope.cancel()
 
+    async def _crawl_for_ever(self, dataset: CachedDataset) -> None:
+        """List every folder, so that the totals are the dataset's and not of what was read; and again as they age."""
+        while True:
+            try:
+                await _crawl(dataset)
+                self._is_crawled = True
+            except HeadraceError as error:
+                log.warning("crawl.broken_off", error=str(error))
+            await trio.sleep(_CRAWL_PERIOD_S if self._is_crawled else _RETRY_S)
+
     def status(self) -> dict[str, Any]:
-        """What the controller sums up: sizes in bytes, counters since start."""
+        """What the controller sums up: sizes in bytes, counters since start. Totals are null until all is listed."""
         dataset = self._dataset
         if dataset is None:
             return {}
@@ -53,6 +69,19 @@ class Worker:
             "quotaBytes": dataset.tiers.quota_bytes,
             "cachedBytes": dataset.tiers.cached_bytes,
             "files": files,
-            "totalBytes": total,
+            "totalBytes": total if self._is_crawled else None,
             "reads": {"hits": counters.hits, "misses": counters.misses, "bytes": counters.bytes},
         }
+
+
+async def _crawl(dataset: CachedDataset) -> None:
+    """Visit every directory once. Raises what the first one that cannot be listed raises."""
+    waiting = [ROOT_ID]
+    while waiting:
+        directory = waiting.pop()
+        await dataset.tree.ensure_listed(directory)
+        after = 0
+        while page := dataset.catalog.children(directory, after, _PAGE):
+            waiting += [child.id for child in page if child.is_dir]
+            after = page[-1].id
+            await trio.lowlevel.checkpoint()
