@@ -15,6 +15,7 @@ from blockcache.cachefile import CacheFile
 from blockcache.catalog import Node
 from blockcache.origin import Origin
 from blockcache.tiers import Tiers
+from blockcache.uncached import UncachedFile
 from datamodel.errors import Corrupt, DeadlineExceeded, HeadraceError, Unavailable
 from obs import logs
 
@@ -179,7 +180,7 @@ class Fetcher:
         buffer = bytearray(min((last + 1) * file.block_bytes, file.size) - offset)
         view = memoryview(buffer)
         target.origin.read_range(target.path, target.node.version, offset, view)
-        if not self._tiers.admits(len(buffer)):
+        if isinstance(file, UncachedFile) or not self._tiers.admits(len(buffer)):
             return buffer, False
         try:
             for block in range(first, last + 1):

@@ -4,6 +4,7 @@ Several processes share the folders. Whoever holds the lock of the first tier, t
 passes the lock on when its holder dies. A new keeper first looks through the folders for what a killed process left.
 """
 
+import contextlib
 import fcntl
 import os
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from blockcache import cachefile
 from blockcache.cachefile import CacheFile
 from blockcache.catalog import Catalog, Node
+from blockcache.uncached import UncachedFile
 from datamodel.client import Tier
 from datamodel.errors import Unavailable
 from obs import logs
@@ -46,6 +48,7 @@ class Tiers:
                 raise Unavailable(f"tier {tier.path!r}: {error.strerror}; its folder must be writable") from error
         self._lock_fd = os.open(Path(tiers[0].path, "keeper.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._is_keeper = False
+        self._is_refusing = False
 
     @property
     def quota_bytes(self) -> int:
@@ -54,18 +57,30 @@ class Tiers:
     def file(self, node: Node) -> CacheFile:
         """The cache file of *node*, whose size and version are pinned. A file already in a tier stays there.
 
-        Raises:
-            OSError: the medium refused.
+        Where the medium refuses, what is given out holds nothing, and the next call tries again.
         """
         found = self._open.get(node.id)
         if found is None or found.is_evicted:
             assert node.size is not None
-            found = CacheFile(self._stem(node.id, node.size), node.size, node.version, self._block_bytes)
+            stem = self._stem(node.id, node.size)
+            try:
+                found = CacheFile(stem, node.size, node.version, self._block_bytes)
+            except OSError as error:
+                return self._without_tier(stem, node.size, error)
+            self._is_refusing = False
             self._open[node.id] = found
             while len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)  # closed when its last user lets go of it
         self._open.move_to_end(node.id)
         return found
+
+    def _without_tier(self, stem: Path, size: int, error: OSError) -> CacheFile:
+        if not self._is_refusing:
+            log.warning("tier.refused", path=str(stem), error=str(error))
+        self._is_refusing = True
+        with contextlib.suppress(OSError):
+            stem.parent.mkdir(parents=True, exist_ok=True)  # somebody may have emptied the folder
+        return UncachedFile(stem, size, self._block_bytes)
 
     def note_use(self, id: int) -> None:
         self._uses[id] = time.time()

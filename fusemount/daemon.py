@@ -4,6 +4,7 @@ Everything it needs to go on where a killed one stopped is in the catalog and in
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from datamodel.client import ClientConfig, decode_client_config
 from datamodel.errors import HeadraceError, Unavailable
 from fusemount import nodes, privileges, shim
 from fusemount.filesystem import FileSystem
-from fusemount.report import Process, Reads, Report, SourceHealth, status_json, summarize
+from fusemount.report import LastWords, Process, Reads, Report, SourceHealth, status_json, summarize
 from obs import logs
 
 log = logs.get("fusemount")
@@ -202,17 +203,27 @@ def main() -> int:
     parser.add_argument("--log-level", default="info")
     arguments = parser.parse_args()
     logs.configure(arguments.log_level)
+    reports = socket.socket(fileno=arguments.report_fd) if arguments.report_fd >= 0 else None
     exit_code = 0
     try:
         config = decode_client_config(Path(arguments.config).read_bytes(), arguments.config)
-        reports = socket.socket(fileno=arguments.report_fd) if arguments.report_fd >= 0 else None
         privileges.drop(keep_reading=any(source.url.startswith(("local:", "file:")) for source in config.sources))
         daemon = Daemon(config, shim.load(), reports, arguments.status_file)
         trio.run(lambda: daemon.run(arguments.broker_socket, arguments.mountpoint, allow_other=arguments.allow_other))
     except* HeadraceError as group:
-        log.error("daemon.failed", errors=[str(error) for error in group.exceptions])
+        text = "; ".join(_texts(group))
+        log.error("daemon.failed", error=text)
+        if reports is not None:
+            with contextlib.suppress(OSError):  # the supervisor is gone, or behind; the log has it too
+                reports.send(msgspec.json.encode(LastWords(text)), socket.MSG_DONTWAIT)
         exit_code = 1
     return exit_code
+
+
+def _texts(error: BaseException) -> list[str]:
+    if isinstance(error, BaseExceptionGroup):
+        return [text for inner in error.exceptions for text in _texts(inner)]
+    return [str(error)]
 
 
 if __name__ == "__main__":

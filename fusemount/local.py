@@ -28,7 +28,7 @@ from broker import mountinfo
 from broker.broker import Broker
 from broker.server import BrokerServer
 from datamodel.client import ClientConfig, encode_client_config
-from datamodel.errors import Conflict, DeadlineExceeded, NotFound, Unavailable, UserError
+from datamodel.errors import Conflict, DeadlineExceeded, NotFound, PermissionRefused, Unavailable, UserError
 from datamodel.names import RuntimeKey, RuntimePaths
 from fusemount.report import Process, status_json
 from fusemount.supervisor import Supervisor
@@ -50,6 +50,12 @@ def state_root() -> Path:
 
 def state_of(mountpoint: Path) -> Path:
     return state_root() / hashlib.blake2b(os.fsencode(mountpoint), digest_size=8).hexdigest()
+
+
+def mountpoint_of(text: str) -> Path:
+    """*text* as the mount table writes it. Its parents' links are resolved; it is not touched itself: it may hang."""
+    path = Path(os.path.abspath(text))
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ class LocalMount:
         try:
             server.mount(key, token, self._plan.uid)
             supervisor.start()
-            self._await_served(broker, key)
+            self._await_served(broker, key, supervisor)
             broker.bind(key, target, "", read_only=True, deadline_s=_SERVE_DEADLINE_S)
             self.serving.set()
             log.info("mount.serving", mountpoint=target)
@@ -118,15 +124,19 @@ class LocalMount:
             server.close()
         return 0
 
-    def _await_served(self, broker: Broker, key: RuntimeKey) -> None:
+    def _await_served(self, broker: Broker, key: RuntimeKey, supervisor: Supervisor) -> None:
         end = time.monotonic() + _SERVE_DEADLINE_S
         while not self.stop.is_set():
             try:
                 broker.runtime(key).wait_served(0.5)
                 return
             except DeadlineExceeded:
+                if supervisor.problem:
+                    raise Unavailable(f"{self._plan.mountpoint}: {supervisor.problem}") from None
                 if time.monotonic() > end:
                     break
+        if self.stop.is_set():
+            raise Unavailable(f"{self._plan.mountpoint}: ended before it served")
         raise Unavailable(
             f"{self._plan.mountpoint}: no daemon serves after {_SERVE_DEADLINE_S:.0f} s; the log says why"
         )
@@ -209,14 +219,19 @@ def read_status(mountpoint: Path) -> dict[str, Any]:
 
 
 def _check_mountpoint(mountpoint: Path) -> None:
-    if mountpoint.is_symlink() or (mountpoint.exists() and not mountpoint.is_dir()):
-        raise UserError(f"MOUNTPOINT: {str(mountpoint)!r} is no folder; give an empty one")
+    # First of all, because a dead mount answers every question below with an error, and a stuck one with silence.
     if mountinfo.at(mountinfo.read(), str(mountpoint)):
         raise Conflict(f"MOUNTPOINT: something is mounted on {str(mountpoint)!r} already; unmount it first")
+    if mountpoint.is_symlink() or (mountpoint.exists() and not mountpoint.is_dir()):
+        raise UserError(f"MOUNTPOINT: {str(mountpoint)!r} is no folder; give an empty one")
     if not mountpoint.parent.is_dir():
         raise UserError(f"MOUNTPOINT: {str(mountpoint.parent)!r} does not exist; make it first")
-    mountpoint.mkdir(exist_ok=True)
-    if any(mountpoint.iterdir()):
+    try:
+        mountpoint.mkdir(exist_ok=True)
+        is_empty = not any(mountpoint.iterdir())
+    except PermissionError as error:
+        raise UserError(f"MOUNTPOINT: {str(mountpoint)!r}: {error.strerror}; choose a folder of your own") from error
+    if not is_empty:
         raise UserError(f"MOUNTPOINT: {str(mountpoint)!r} is not empty; mounting would hide what is in it")
 
 
@@ -232,10 +247,12 @@ def _held_state(state: Path, mountpoint: Path) -> Iterator[None]:
         _remove_leftovers(state)
         os.ftruncate(lock, 0)
         os.write(lock, str(os.getpid()).encode())
-        yield
-        _remove_leftovers(state)
-        (state / "lock").unlink()
-        state.rmdir()
+        try:
+            yield
+        finally:
+            _remove_leftovers(state)
+            (state / "lock").unlink()
+            state.rmdir()
     finally:
         os.close(lock)
 
@@ -316,13 +333,15 @@ def check_sources_answer(config: ClientConfig) -> None:
     """Refuse a mount whose source cannot be reached and of which nothing is cached; a typo is found at once that way.
 
     Raises:
-        UserError: unknown scheme. NotFound, PermissionRefused, Unavailable: the source says so.
+        UserError: unknown scheme. NotFound, Unavailable: the source says so.
     """
     origins = open_origins(config)
     try:
         for path, origin in origins.items():
             try:
-                origin.stat("")
+                origin.list("")  # a stat of the root is answered without asking by some
+            except (PermissionRefused, UserError) as error:
+                log.warning("source.not_listed", source=origin.name, path=path, error=str(error))  # files may be read
             except Unavailable as error:
                 if not Path(config.tiers[0].path, "catalog.sqlite").exists():
                     raise Unavailable(f"source {origin.name!r}: {error}") from error

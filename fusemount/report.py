@@ -15,7 +15,13 @@ class SourceHealth(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class LastWords(msgspec.Struct, frozen=True, tag=True):
+    """Why a daemon ends."""
+
+    text: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Counters since the process started; sizes in bytes."""
 
     pid: int
@@ -81,7 +87,7 @@ def summarize(
         cache = Cache(newest.quota_bytes, cached, total, round(min(100.0, 100 * cached / total), 1) if total else 0.0)
     return Status(
         dataset=dataset,
-        sources=newest.sources if newest else (),
+        sources=_worst(reports),
         cache=cache,
         files=newest.files if newest else 0,
         processes=processes,
@@ -92,6 +98,13 @@ def summarize(
             earlier.bytes + sum(report.read_bytes for report in reports),
         ),
     )
+
+
+def _worst(reports: list[Report]) -> tuple[SourceHealth, ...]:
+    """Each source as the daemon sees it that has trouble with it, if one has: they ask it at different times."""
+    sources = {source.name: source for report in reports for source in report.sources}
+    troubled = {source.name: source for report in reports for source in report.sources if not source.healthy}
+    return tuple((sources | troubled).values())
 
 
 def status_json(status: Status) -> dict[str, Any]:

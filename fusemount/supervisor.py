@@ -4,7 +4,6 @@ A daemon that is gone costs its readers only the wait for the next one: the brok
 sends the open requests again.
 """
 
-import contextlib
 import os
 import selectors
 import signal
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fusemount.report import Process, Reads, Report, Status, summarize
+from fusemount.report import LastWords, Process, Reads, Report, Status, summarize
 from obs import logs
 
 log = logs.get("supervisor")
@@ -26,6 +25,7 @@ log = logs.get("supervisor")
 _HUNG_AFTER_S = 30.0
 _SETTLED_AFTER_S = 5.0
 _LAST_BACKOFF_S = 5.0
+_HOPELESS_AFTER = 4
 _STOP_GRACE_S = 10.0
 _TICK_S = 0.25
 _EXIT_GRACE_S = 1.0
@@ -66,6 +66,7 @@ class Supervisor:
         self._children: list[_Child] = []
         self._earlier = Reads()
         self._failures, self._not_before = 0, 0.0
+        self._last_words = ""
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._selector = selectors.DefaultSelector()
@@ -97,6 +98,13 @@ class Supervisor:
     def is_ready(self) -> bool:
         with self._lock:
             return any(child.last is not None and child.last.ready for child in self._children)
+
+    @property
+    def problem(self) -> str:
+        """Why no daemon comes up, as the last of them put it; empty while there is hope."""
+        with self._lock:
+            is_hopeless = self._failures >= _HOPELESS_AFTER and not any(child.last for child in self._children)
+            return (self._last_words or "its daemons end at once; the log says why") if is_hopeless else ""
 
     def status(self) -> Status:
         """All daemons together, as of their last reports."""
@@ -138,15 +146,19 @@ class Supervisor:
         log.info("daemon.started", pid=process.pid)
 
     def _hear(self, child: _Child) -> None:
-        packet = child.reports.recv(65536)
-        if packet:
-            with self._lock:
-                child.last, child.heard = msgspec.json.decode(packet, type=Report), time.monotonic()
+        try:
+            packet = child.reports.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
             return
-        self._selector.unregister(child.reports)
-        # Its end is gone, so the process is ending; a moment's patience here spares its readers a tick.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(_EXIT_GRACE_S)
+        if not packet:
+            self._selector.unregister(child.reports)  # its end is gone: the process is ending
+            return
+        report = msgspec.json.decode(packet, type=Report | LastWords)
+        with self._lock:
+            if isinstance(report, LastWords):
+                self._last_words = report.text
+            else:
+                child.last, child.heard = report, time.monotonic()
 
     def _replace_lost(self) -> None:
         now = time.monotonic()
@@ -161,8 +173,8 @@ class Supervisor:
 
     def _bury(self, child: _Child, now: float) -> None:
         log.warning("daemon.ended", pid=child.process.pid, code=child.process.returncode)
-        if child.reports.fileno() in self._selector.get_map():
-            self._selector.unregister(child.reports)
+        while child.reports.fileno() in self._selector.get_map():
+            self._hear(child)  # what it said last; then the end, which unregisters it
         child.reports.close()
         with self._lock:
             self._children.remove(child)

@@ -70,7 +70,7 @@ def _plan(arguments: argparse.Namespace) -> "MountPlan":
     from datamodel.client import ClientConfig, Tier
     from datamodel.errors import UserError
     from datamodel.quantity import parse_bytes
-    from fusemount.local import MountPlan
+    from fusemount.local import MountPlan, mountpoint_of
     from headrace.sources import parse_sources
 
     sources = parse_sources(arguments.source)
@@ -88,7 +88,7 @@ def _plan(arguments: argparse.Namespace) -> "MountPlan":
         processes=arguments.processes if is_root else 1,
     )
     uid = _user(arguments.user, sources) if is_root else os.geteuid()
-    mountpoint = Path(os.path.abspath(arguments.mountpoint))  # resolve() would stat a mount that hangs
+    mountpoint = mountpoint_of(arguments.mountpoint)
     return MountPlan(config, mountpoint, uid, arguments.allow_other, arguments.log_level)
 
 

@@ -16,13 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     import json
-    import os
-    from pathlib import Path
 
     from datamodel.quantity import show_bytes
-    from fusemount.local import read_status
+    from fusemount.local import mountpoint_of, read_status
 
-    mountpoint = Path(os.path.abspath(arguments.mountpoint))  # resolve() would stat a mount that hangs
+    mountpoint = mountpoint_of(arguments.mountpoint)
     status = read_status(mountpoint)
     if arguments.output == "json":
         print(json.dumps(status, indent=2))

@@ -5,7 +5,7 @@ import argparse
 SUMMARY = "End a mount made by `headrace mount`, also one whose process was killed. The cache stays."
 EXAMPLES = """examples:
   headrace umount /mnt/data
-  headrace umount --lazy /mnt/data     # although somebody still reads; it goes when they end
+  headrace umount --lazy /mnt/data     # although somebody still reads: they get errors
 """
 
 
@@ -16,11 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import os
-    from pathlib import Path
+    from fusemount.local import mountpoint_of, unmount
 
-    from fusemount.local import unmount
-
-    mountpoint = Path(os.path.abspath(arguments.mountpoint))  # resolve() would stat a mount that hangs
+    mountpoint = mountpoint_of(arguments.mountpoint)
     unmount(mountpoint, lazy=arguments.lazy, deadline_s=arguments.timeout)
     return 0
