@@ -20,6 +20,8 @@ from obs import logs
 log = logs.get("blockcache")
 
 ROOT_ID = 1
+CATALOG_NAME = "catalog.sqlite"
+"""Its file in the first tier."""
 _SCHEMA_VERSION = 2
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS node (

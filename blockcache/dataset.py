@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from blockcache.cachefile import CacheFile
-from blockcache.catalog import Catalog, Node
+from blockcache.catalog import CATALOG_NAME, Catalog, Node
 from blockcache.fetch import Fetcher, Flight, Target
 from blockcache.origin import Origin
 from blockcache.tiers import Tiers
@@ -55,7 +55,7 @@ class CachedDataset:
         on_evict: Callable[[int, int], None],
     ) -> None:
         self.config, self.origins = config, origins
-        self.catalog = Catalog(Path(config.tiers[0].path, "catalog.sqlite"))
+        self.catalog = Catalog(Path(config.tiers[0].path, CATALOG_NAME))
         self.tree = Tree(self.catalog, origins, config.listing_ttl_s)
         self.tiers = Tiers(config.tiers, self.catalog, config.block_bytes)
         self.counters = ReadCounters()

@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from blockcache.assemble import open_origins
+from blockcache.catalog import CATALOG_NAME, Catalog
 from broker import mountinfo
 from broker.broker import Broker
 from broker.server import BrokerServer
@@ -343,9 +344,15 @@ def check_sources_answer(config: ClientConfig) -> None:
             except (PermissionRefused, UserError) as error:
                 log.warning("source.not_listed", source=origin.name, path=path, error=str(error))  # files may be read
             except Unavailable as error:
-                if not Path(config.tiers[0].path, "catalog.sqlite").exists():
+                if not _has_files(config):
                     raise Unavailable(f"source {origin.name!r}: {error}") from error
                 log.warning("source.away", source=origin.name, path=path, error=str(error))
     finally:
         for origin in origins.values():
             origin.close()
+
+
+def _has_files(config: ClientConfig) -> bool:
+    """Whether an earlier mount of these sources has left names that can be served without them."""
+    file = Path(config.tiers[0].path, CATALOG_NAME)
+    return file.exists() and Catalog(file).totals()[0] > 0
