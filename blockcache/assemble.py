@@ -4,10 +4,23 @@ from pathlib import Path
 
 from blockcache.origin import Origin
 from blockcache.peer import PeerFileSystem
-from datamodel.client import ClientConfig
-from datamodel.errors import Unavailable
+from datamodel.client import ClientConfig, decode_client_config
+from datamodel.errors import Unavailable, UserError
 from ufs.base import UnderFileSystem
 from ufs.registry import open_source
+
+
+def read_config(path: str) -> ClientConfig:
+    """The configuration in the file *path*.
+
+    Raises:
+        UserError: it cannot be read, or something in it is wrong.
+    """
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"--config: {path!r}: {error.strerror}") from error
+    return decode_client_config(text, path)
 
 
 def read_token(config: ClientConfig) -> str:

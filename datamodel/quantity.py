@@ -1,5 +1,6 @@
 """Kubernetes quantities and the human sizes that Fluid shows in status columns."""
 
+import math
 import re
 from decimal import Decimal
 
@@ -25,7 +26,7 @@ def parse_bytes(field: str, text: str) -> int:
     match = _QUANTITY.fullmatch(text.strip())
     if match is None or match[2] not in _FACTORS:
         raise UserError(f"{field}: {text!r} is not a size; write e.g. 10Gi, 500M or 1073741824")
-    return int(-(-Decimal(match[1]) * _FACTORS[match[2]] // 1))
+    return math.ceil(Decimal(match[1]) * _FACTORS[match[2]])
 
 
 def show_bytes(count: int) -> str:

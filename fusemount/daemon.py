@@ -18,11 +18,11 @@ import msgspec
 import psutil
 import trio
 
-from blockcache.assemble import open_origins, read_token
+from blockcache.assemble import open_origins, read_config, read_token
 from blockcache.catalog import Catalog, Node
 from blockcache.dataset import CachedDataset, open_dataset
 from broker.client import BrokerSession
-from datamodel.client import ClientConfig, decode_client_config
+from datamodel.client import ClientConfig
 from datamodel.errors import HeadraceError, Unavailable
 from fusemount import nodes, privileges, shim
 from fusemount.filesystem import FileSystem
@@ -206,7 +206,7 @@ def main() -> int:
     reports = socket.socket(fileno=arguments.report_fd) if arguments.report_fd >= 0 else None
     exit_code = 0
     try:
-        config = decode_client_config(Path(arguments.config).read_bytes(), arguments.config)
+        config = read_config(arguments.config)
         privileges.drop(keep_reading=any(source.url.startswith(("local:", "file:")) for source in config.sources))
         daemon = Daemon(config, shim.load(), reports, arguments.status_file)
         trio.run(lambda: daemon.run(arguments.broker_socket, arguments.mountpoint, allow_other=arguments.allow_other))

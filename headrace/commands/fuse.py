@@ -15,17 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from prometheus_client import REGISTRY
 
-    from datamodel.client import decode_client_config
+    from blockcache.assemble import read_config
     from fusemount.report import MountCollector, status_json
     from fusemount.supervisor import Supervisor
     from headrace.processes import wait_for_end
     from obs.health import HealthServer
 
-    config = decode_client_config(Path(arguments.config).read_bytes(), arguments.config)
+    config = read_config(arguments.config)
     supervisor = Supervisor(
         config.dataset, arguments.config, arguments.broker_socket, config.processes, log_level=arguments.log_level
     )

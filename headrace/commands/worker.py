@@ -47,16 +47,13 @@ def _chores(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from pathlib import Path
-
     import trio
 
-    from blockcache.assemble import read_token
+    from blockcache.assemble import read_config, read_token
     from blockcache.worker import Worker
-    from datamodel.client import decode_client_config
     from obs.health import HealthServer
 
-    config = decode_client_config(Path(arguments.config).read_bytes(), arguments.config)
+    config = read_config(arguments.config)
     worker = Worker(config, read_token(config))
     health = HealthServer(
         "",

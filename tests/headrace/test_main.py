@@ -1,0 +1,121 @@
+"""The command line: exit codes, messages for people, and arguments that make no sense."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from datamodel.client import Source
+from datamodel.errors import UserError
+from headrace.main import COMMANDS, parser_of
+from headrace.sources import parse_sources
+
+
+def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "headrace.main", *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    text = parser_of(command).format_help()
+
+    assert command in text
+
+
+def test_no_command_is_wrong_usage() -> None:
+    assert run().returncode == 2
+
+
+def test_unknown_command_is_wrong_usage() -> None:
+    assert run("moun").returncode == 2
+
+
+def test_users_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    result = run("mount", "--cache-size", "plenty", "http://h/", str(tmp_path / "m"))
+
+    assert result.returncode == 2
+    assert (
+        result.stderr == "headrace mount: --cache-size: 'plenty' is not a size; write e.g. 10Gi, 500M or 1073741824\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("ftp://h/",), "scheme"),
+        (("/does/not/exist",), "neither a URL nor an existing path"),
+        (("http://a/", "http://b/"), "needs a name"),
+        (("a=http://a/", "a=http://b/"), "used twice"),
+        (("--processes", "0", "http://a/"), "--processes"),
+        (("--user", "nobody-at-all", "http://a/"), "does not exist"),
+    ],
+)
+def test_wrong_mount_is_refused_before_anything_happens(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    if "--user" in words and os.geteuid():
+        pytest.skip("--user is for root")
+    result = run("mount", "--cache-dir", str(tmp_path / "cache"), *words, str(tmp_path / "m"))
+
+    assert (result.returncode, message in result.stderr, "Traceback" in result.stderr) == (2, True, False)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("command", ["umount", "status"])
+def test_folder_that_is_no_mount_is_said_so(tmp_path: Path, command: str) -> None:
+    result = run(command, str(tmp_path))
+
+    assert result.returncode == 1
+    assert str(tmp_path) in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_worker_without_a_config_is_wrong_usage() -> None:
+    result = run("worker")
+
+    assert (result.returncode, "--config" in result.stderr) == (2, True)
+
+
+def test_worker_with_a_wrong_config_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "worker.json").write_text('{"dataset": "x", "surces": []}')
+
+    result = run("worker", "--config", str(tmp_path / "worker.json"))
+
+    assert result.returncode == 2
+    assert "worker.json" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["worker", "fuse"])
+def test_config_that_is_not_there_is_said_so(tmp_path: Path, command: str) -> None:
+    more = ("--broker-socket", "x") if command == "fuse" else ()
+    result = run(command, "--config", str(tmp_path / "none.json"), *more)
+
+    assert result.returncode == 2
+    assert "none.json" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_single_source_fills_the_root(tmp_path: Path) -> None:
+    assert parse_sources(["http://h/x"]) == (Source(name="source", url="http://h/x", path="/"),)
+    assert parse_sources([str(tmp_path)])[0].url == f"local://{tmp_path}"
+
+
+def test_named_sources_are_folders() -> None:
+    assert [source.path for source in parse_sources(["a=http://h/", "b.c=http://i/?x=y"])] == ["/a", "/b.c"]
+
+
+def test_url_with_an_equals_sign_is_no_name() -> None:
+    assert parse_sources(["http://h/?a=b"])[0].url == "http://h/?a=b"
+
+
+def test_unnamed_source_beside_others_is_refused() -> None:
+    with pytest.raises(UserError, match="needs a name"):
+        parse_sources(["a=http://h/", "http://i/"])
