@@ -4,6 +4,7 @@ A `Reply` hands its body out straight into the caller's buffer. Nothing here ret
 `datamodel.errors`, and messages show URLs without credentials and queries. Thread-safe.
 """
 
+import socket
 import ssl
 import string
 from collections.abc import Iterator, Mapping
@@ -266,6 +267,10 @@ def _transport_error(url: str, error: Exception) -> HeadraceError:
             return UserError(f"{where}: its certificate is not trusted: {cause.verify_message}")
         if isinstance(cause, urllib3.exceptions.IncompleteRead):
             return Corrupt(f"{where}: the source ended its response too early")
+        if isinstance(cause, socket.gaierror):
+            return Unavailable(f"{where}: the host name cannot be resolved: {cause.strerror}")
+        if isinstance(cause, ConnectionRefusedError):
+            return Unavailable(f"{where}: connection refused; is the source running?")
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, (TimeoutError, urllib3.exceptions.TimeoutError)):
         return Unavailable(f"{where}: the source does not answer in time")
