@@ -171,9 +171,8 @@ class Daemon:
             self._reports.send(msgspec.json.encode(report), socket.MSG_DONTWAIT)
         except BlockingIOError:
             return  # the supervisor is behind; the next report says it all
-        except OSError:
-            log.warning("supervisor.gone")
-            raise SystemExit(1) from None
+        except OSError as error:
+            raise Unavailable("the supervisor is gone") from error
 
 
 async def _attach(path: str, token: str, *, blocking: bool) -> BrokerSession:
