@@ -16,6 +16,7 @@ import trio
 from blockcache.cachefile import CacheFile
 from blockcache.catalog import CATALOG_NAME, Catalog, Node
 from blockcache.fetch import Fetcher, Flight, Target
+from blockcache.limits import kept_files
 from blockcache.origin import Origin
 from blockcache.tiers import Tiers
 from blockcache.tree import Tree
@@ -27,7 +28,6 @@ from obs.metrics import READ_BYTES
 log = logs.get("blockcache")
 
 _KEEP_PERIOD_S = 1.0
-_TARGETS = 4096
 _ATTEMPTS = 3
 
 
@@ -62,6 +62,7 @@ class CachedDataset:
         self._on_evict = on_evict
         self._fetcher = Fetcher(self.tiers, lambda node: on_complete(self.catalog, node))
         self._targets: OrderedDict[int, Target] = OrderedDict()
+        self._kept_files = kept_files()
 
     def start(self, nursery: trio.Nursery) -> None:
         """Run fetches and housekeeping in *nursery*."""
@@ -82,7 +83,7 @@ class CachedDataset:
                 raise VersionChanged(f"{node.name!r}: not pinned")
             origin, path = (target.origin, target.path) if target else self.tree.where(node)
             target = self._targets[id] = Target(node, self.tiers.file(node), origin, path)
-            while len(self._targets) > _TARGETS:
+            while len(self._targets) > self._kept_files:
                 self._targets.popitem(last=False)
         self._targets.move_to_end(id)
         self.tiers.note_use(id)

@@ -14,6 +14,7 @@ from pathlib import Path
 from blockcache import cachefile
 from blockcache.cachefile import CacheFile
 from blockcache.catalog import Catalog, Node
+from blockcache.limits import kept_files
 from blockcache.uncached import UncachedFile
 from datamodel.client import Tier
 from datamodel.errors import Unavailable
@@ -21,8 +22,6 @@ from obs import logs
 from obs.metrics import EVICTED_BYTES
 
 log = logs.get("blockcache")
-
-_OPEN_FILES = 1024
 
 
 class Tiers:
@@ -37,6 +36,8 @@ class Tiers:
         self._open: OrderedDict[int, CacheFile] = OrderedDict()
         self._uses: dict[int, float] = {}
         self._grown: dict[int, CacheFile] = {}
+        self._sizes: dict[int, int] = {}
+        self._kept_files = kept_files()
         self._used = [0] * len(tiers)
         self._written = 0
         self.cached_bytes = catalog.cached_bytes()
@@ -69,7 +70,7 @@ class Tiers:
                 return self._without_tier(stem, node.size, error)
             self._is_refusing = False
             self._open[node.id] = found
-            while len(self._open) > _OPEN_FILES:
+            while len(self._open) > self._kept_files:
                 self._open.popitem(last=False)  # closed when its last user lets go of it
         self._open.move_to_end(node.id)
         return found
@@ -93,10 +94,12 @@ class Tiers:
         """*count* more bytes of *id* are in *file*, which is held until `take_uses` has asked it for its size."""
         self._written += count
         self._grown[id] = file
+        if len(self._grown) > self._kept_files:
+            self._settle(next(iter(self._grown)))
 
     def forget(self, id: int) -> None:
         """Drop what is remembered of *id*; `remove` its files then."""
-        for memory in (self._open, self._uses, self._grown):
+        for memory in (self._open, self._uses, self._grown, self._sizes):
             memory.pop(id, None)
 
     def remove(self, id: int) -> None:
@@ -106,10 +109,16 @@ class Tiers:
 
     def take_uses(self) -> list[tuple[int, int | None, float]]:
         """What to `Catalog.note_use` since the last call."""
-        uses, grown = self._uses, self._grown
-        self._uses, self._grown = {}, {}
-        sizes = {id: file.cached_bytes() for id, file in grown.items() if not file.is_evicted}
+        for id in list(self._grown):
+            self._settle(id)
+        uses, sizes = self._uses, self._sizes
+        self._uses, self._sizes = {}, {}
         return [(id, sizes.get(id), uses.get(id, 0.0)) for id in uses.keys() | sizes.keys()]
+
+    def _settle(self, id: int) -> None:
+        file = self._grown.pop(id)
+        if not file.is_evicted:
+            self._sizes[id] = file.cached_bytes()
 
     def note_total(self, cached_bytes: int) -> None:
         """What all processes have stored, as the catalog knows it after `note_use`."""

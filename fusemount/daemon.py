@@ -21,6 +21,7 @@ import trio
 from blockcache.assemble import open_origins, read_config, read_token
 from blockcache.catalog import Catalog, Node
 from blockcache.dataset import CachedDataset, open_dataset
+from blockcache.limits import raise_open_files
 from broker.client import BrokerSession
 from datamodel.client import ClientConfig
 from datamodel.errors import HeadraceError, Unavailable
@@ -204,6 +205,7 @@ def main() -> int:
     logs.configure(arguments.log_level)
     reports = socket.socket(fileno=arguments.report_fd) if arguments.report_fd >= 0 else None
     exit_code = 0
+    raise_open_files()
     try:
         config = read_config(arguments.config)
         privileges.drop(keep_reading=any(source.url.startswith(("local:", "file:")) for source in config.sources))

@@ -50,9 +50,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     import trio
 
     from blockcache.assemble import read_config, read_token
+    from blockcache.limits import raise_open_files
     from blockcache.worker import Worker
     from obs.health import HealthServer
 
+    raise_open_files()
     config = read_config(arguments.config)
     worker = Worker(config, read_token(config))
     health = HealthServer(

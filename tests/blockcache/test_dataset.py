@@ -1,5 +1,7 @@
 """The dataset as a whole: what is kept, what has to go, and what an open file still reads then."""
 
+import os
+import resource
 import time
 from pathlib import Path
 
@@ -46,6 +48,23 @@ async def test_every_one_of_many_small_files_is_counted(tmp_path: Path) -> None:
         await keep_once(dataset)
 
         assert dataset.tiers.cached_bytes == 11_000
+
+
+async def test_more_files_than_descriptors_are_read_and_counted(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ufs = source({f"f{i:03}": b"%03d" % i for i in range(400)})
+    open_already = len(os.listdir("/proc/self/fd"))  # by other tests
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_already + 300, hard))
+    try:
+        async with dataset_of(ufs, tmp_path) as dataset:
+            for i in range(400):
+                assert await read(dataset, f"f{i:03}") == b"%03d" % i
+
+            await keep_once(dataset)
+
+            assert dataset.tiers.cached_bytes == 1200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_what_another_process_stored_counts_too(tmp_path: Path) -> None:
