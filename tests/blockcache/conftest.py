@@ -1,5 +1,18 @@
 import pytest
+import trio
 import trio.testing
+
+from blockcache.dataset import CachedDataset
+
+
+@pytest.fixture(autouse=True)
+def housekeeping_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests call for housekeeping when they want it; a round at another moment would make them a matter of luck."""
+
+    async def rest(self: CachedDataset) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(CachedDataset, "keep", rest)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from blockcache.dataset import CachedDataset
 from datamodel.errors import Unavailable, VersionChanged
 from tests.blockcache.datasets import BLOCK, cache_files, complete_file, content, dataset_of, opened, read, source
 
+KEEP = CachedDataset.keep
+
 
 async def keep_once(dataset: CachedDataset) -> None:
     """One round of housekeeping, now."""
@@ -50,11 +52,14 @@ async def test_every_one_of_many_small_files_is_counted(tmp_path: Path) -> None:
         assert dataset.tiers.cached_bytes == 11_000
 
 
-async def test_more_files_than_descriptors_are_read_and_counted(tmp_path: Path) -> None:
+async def test_more_files_than_descriptors_are_read_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     ufs = source({f"f{i:03}": b"%03d" % i for i in range(400)})
     open_already = len(os.listdir("/proc/self/fd"))  # by other tests
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_already + 300, hard))
+    monkeypatch.setattr("blockcache.limits._FILES_FOR_OTHERS", open_already + 200)
     try:
         async with dataset_of(ufs, tmp_path) as dataset:
             for i in range(400):
@@ -237,7 +242,8 @@ async def test_full_disk_under_the_catalog_does_not_end_the_housekeeping(
 
         with structlog.testing.capture_logs() as lines:
             monkeypatch.setattr(dataset.catalog, "cached_bytes", refuse)
-            await trio.sleep(3.5)
+            with trio.move_on_after(3.5):
+                await KEEP(dataset)
 
         assert rounds >= 3
         assert {line["event"] for line in lines} == {"housekeeping.failed"}
