@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +46,48 @@ def wait(what: str, condition: Callable[[], Any], seconds: float = 60) -> float:
         assert waited < seconds, f"no {what} after {seconds} s"
         time.sleep(0.05)
     return time.monotonic() - start
+
+
+class Phases:
+    """Phases of objects of one kind as the API server tells them, for figures that no polling blurs.
+
+    Figures count from construction, so what kubectl needs to start and to apply a manifest is part of them.
+    """
+
+    def __init__(self, kind: str, namespace: str) -> None:
+        self._start = time.monotonic()
+        line = 'jsonpath={.metadata.name}{" "}{.status.phase}{"\\n"}'
+        command = ["kubectl", "get", kind, "-n", namespace, "--watch", "-o", line]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._seen: list[tuple[float, str, str]] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Phases":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._thread.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def seconds(self, name: str, phase: str, limit_s: float) -> float:
+        """Until the object was in *phase* for the first time."""
+        wait(f"{name} in phase {phase}", lambda: self._first(name, phase) is not None, limit_s)
+        reached = self._first(name, phase)
+        assert reached is not None
+        return reached - self._start
+
+    def _first(self, name: str, phase: str) -> float | None:
+        return next((at for at, *what in list(self._seen) if what == [name, phase]), None)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            name, _, phase = line.rstrip("\n").partition(" ")
+            self._seen.append((time.monotonic(), name, phase))
 
 
 def in_pod(namespace: str, pod: str, *command: str, timeout_s: float = 120) -> str:

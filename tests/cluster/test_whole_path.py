@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster.conftest import MOUNTS, Origin
 from tests.cluster.kube import (
+    Phases,
     apply,
     get,
     in_pod,
@@ -26,13 +27,15 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
 def bind(namespace: str, name: str, origin: Origin) -> float:
-    apply(dataset(namespace, name, origin), cache_runtime(namespace, name))
-    return wait("Bound dataset", lambda: phase("dataset", name, namespace) == "Bound", 60)
+    with Phases("dataset", namespace) as phases:
+        apply(dataset(namespace, name, origin), cache_runtime(namespace, name))
+        return phases.seconds(name, "Bound", 60)
 
 
 def start(namespace: str, pod: str, claim: str, node: str, *command: str) -> float:
-    apply(reader(namespace, pod, claim, node, *command))
-    return wait(f"running pod {pod}", lambda: phase("pod", pod, namespace) == "Running", 90)
+    with Phases("pods", namespace) as phases:
+        apply(reader(namespace, pod, claim, node, *command))
+        return phases.seconds(pod, "Running", 90)
 
 
 def sums(namespace: str, pod: str) -> dict[str, str]:
@@ -223,9 +226,9 @@ def test_alluxio_runtime_as_in_the_first_demo_is_served(namespace: str, origin: 
     try:
         apply(dataset(namespace, "cifar10", origin, nodeAffinity=affinity))
         wait("NotBound dataset", lambda: phase("dataset", "cifar10", namespace) == "NotBound", 20)
-        apply(runtime)
-        bound_s = wait("Bound dataset", lambda: phase("dataset", "cifar10", namespace) == "Bound", 60)
-        note("AlluxioRuntime: apply -> Bound", f"{bound_s:.2f} s")
+        with Phases("dataset", namespace) as phases:
+            apply(runtime)
+            note("AlluxioRuntime: apply -> Bound", f"{phases.seconds('cifar10', 'Bound', 60):.2f} s")
         found = get("alluxioruntime", "cifar10", namespace)
         assert found is not None
         assert found["status"]["masterPhase"] == "Ready"
