@@ -1,5 +1,6 @@
 """A worker: the cached dataset of one runtime behind the block server, until SIGTERM."""
 
+import contextlib
 import signal
 from typing import Any
 
@@ -15,7 +16,7 @@ from obs import logs
 
 log = logs.get("worker")
 
-_CRAWL_PERIOD_S, _RETRY_S = 600.0, 10.0
+_CRAWL_PERIOD_S, _LOOK_PERIOD_S = 600.0, 10.0
 _PAGE = 1000
 
 
@@ -50,13 +51,16 @@ class Worker:
 
     async def _crawl_for_ever(self, dataset: CachedDataset) -> None:
         """List every folder, so that the totals are the dataset's and not of what was read; and again as they age."""
+        due = trio.current_time()
         while True:
-            try:
-                await _crawl(dataset)
-                self._is_crawled = True
-            except HeadraceError as error:
-                log.warning("crawl.broken_off", error=str(error))
-            await trio.sleep(_CRAWL_PERIOD_S if self._is_crawled else _RETRY_S)
+            if trio.current_time() >= due:
+                try:
+                    await _crawl(dataset)
+                    self._is_crawled, due = True, trio.current_time() + _CRAWL_PERIOD_S
+                except HeadraceError as error:
+                    log.warning("crawl.broken_off", error=str(error))
+            await trio.sleep(_LOOK_PERIOD_S)
+            await _look_at_troubled(dataset)
 
     def status(self) -> dict[str, Any]:
         """What the controller sums up: sizes in bytes, counters since start. Totals are null until all is listed."""
@@ -71,6 +75,10 @@ class Worker:
             "files": files,
             "totalBytes": total if self._is_crawled else None,
             "reads": {"hits": counters.hits, "misses": counters.misses, "bytes": counters.bytes},
+            "sources": [
+                {"name": origin.name, "healthy": not origin.problem, "problem": origin.problem}
+                for origin in dataset.origins.values()
+            ],
         }
 
 
@@ -85,3 +93,11 @@ async def _crawl(dataset: CachedDataset) -> None:
             waiting += [child.id for child in page if child.is_dir]
             after = page[-1].id
             await trio.lowlevel.checkpoint()
+
+
+async def _look_at_troubled(dataset: CachedDataset) -> None:
+    """Ask each source that failed last time, so that its recovery is noticed although nobody reads from it."""
+    for origin in dataset.origins.values():
+        if origin.problem:
+            with contextlib.suppress(HeadraceError):  # it is still in trouble, and its problem says so
+                await trio.to_thread.run_sync(origin.list, "", abandon_on_cancel=True)

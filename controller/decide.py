@@ -14,6 +14,7 @@ from controller.datasetstatus import (
     NOT_BOUND,
     bound_status,
     failed_conditions,
+    serving_reports,
     unbound_status,
 )
 from controller.engines import ENGINES, RuntimeSpec
@@ -125,6 +126,7 @@ def _bind(snapshot: Snapshot, settings: Settings, dataset: Object, runtime: Obje
     actions = _workloads(snapshot, settings, spec, wanted, sources, runtime)
     actions += _ignored(spec, wanted, runtime)
     actions += _remember_nodes(snapshot, spec, runtime)
+    actions += _source_problems(snapshot, dataset)
     before = scaled_from(spec, runtime)
     if before is not None:
         actions.append(Post(runtime, NORMAL, "Succeed", f"Runtime scaled {_way(before, spec)}"))
@@ -219,6 +221,15 @@ def _ignored(spec: RuntimeSpec, wanted: DatasetSpec, runtime: Object) -> list[Ac
         return []
     message = f"The built-in engine does not use these fields: {', '.join(fields)}"
     return [Post(runtime, WARNING, "RuntimeFieldsIgnored", message, once=True)]
+
+
+def _source_problems(snapshot: Snapshot, dataset: Object) -> list[Action]:
+    """What is cached is served on; but the user should hear which source is away, and why."""
+    problems = sorted({problem for report in serving_reports(snapshot).values() for problem in report.problems})
+    return [
+        Post(dataset, WARNING, "ErrorProcessDataset", f"Source {name!r} does not answer: {text}")
+        for name, text in problems
+    ]
 
 
 def _remember_nodes(snapshot: Snapshot, spec: RuntimeSpec, runtime: Object) -> list[Action]:

@@ -35,6 +35,14 @@ class Reads(msgspec.Struct, frozen=True):
     bytes: int = 0
 
 
+class Source(msgspec.Struct, frozen=True):
+    """A source as a worker sees it."""
+
+    name: str
+    healthy: bool = True
+    problem: str = ""
+
+
 class Status(msgspec.Struct, frozen=True, rename="camel"):
     """A worker's /status view."""
 
@@ -43,6 +51,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     files: int = 0
     total_bytes: int | None = None
     reads: Reads = Reads()
+    sources: tuple[Source, ...] = ()
 
 
 class Reports:
@@ -108,6 +117,7 @@ class Reports:
             total_bytes=status.total_bytes,
             hits=status.reads.hits,
             misses=status.reads.misses,
+            problems=tuple((source.name, source.problem) for source in status.sources if not source.healthy),
         )
 
 

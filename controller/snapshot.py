@@ -18,6 +18,8 @@ class WorkerReport:
     total_bytes: int | None
     hits: int
     misses: int
+    problems: tuple[tuple[str, str], ...] = ()
+    """(name, what is wrong) of sources that do not answer it."""
 
 
 @dataclass(frozen=True)

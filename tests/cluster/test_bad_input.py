@@ -65,3 +65,18 @@ def test_everything_applied_twice_changes_nothing(namespace: str, origin: Origin
 
     assert phase("dataset", "demo", namespace) == "Bound"
     assert get("pv", f"{namespace}-demo") == before
+
+
+def test_source_that_is_away_is_told_and_its_return_is_noticed(namespace: str, origin: Origin) -> None:
+    origin.stop()
+    try:
+        apply(dataset(namespace, "demo", origin), cache_runtime(namespace, "demo"))
+        wait(
+            "event",
+            lambda: "Source 'hadoop' does not answer" in kubectl("get", "events", "-n", namespace, "-o", "json"),
+            60,
+        )
+    finally:
+        origin.start()
+
+    wait("total", lambda: (get("dataset", "demo", namespace) or {})["status"].get("fileNum") == "12", 60)

@@ -7,7 +7,7 @@ import pytest
 
 from controller.decide import NO_DATASET, decide
 from controller.plan import Apply, Create, Patch, Plan, Post
-from controller.snapshot import Snapshot
+from controller.snapshot import Snapshot, WorkerReport
 from kube.objects import Object
 from tests.controller.objects import (
     DATASET_UID,
@@ -346,6 +346,17 @@ def test_volume_bound_to_a_claim_that_we_have_not_seen_yet_is_kept() -> None:
     parts = {**ready_parts(), "volume": volume(uid="of-a-claim-that-is-new"), "claim": None}
 
     assert "Delete PersistentVolume" not in shown(plan_for(**parts))
+
+
+def test_source_that_is_away_is_named_in_one_event() -> None:
+    report = WorkerReport(0, 0, 0, None, 0, 0, problems=(("hadoop", "connection refused"),))
+    parts = {**ready_parts(), "reports": {"demo-worker-0": report, "demo-worker-1": report}}
+
+    told = [action for action in plan_for(**parts).actions if isinstance(action, Post)]
+
+    assert [(post.about["kind"], post.reason, post.message) for post in told] == [
+        ("Dataset", "ErrorProcessDataset", "Source 'hadoop' does not answer: connection refused")
+    ]
 
 
 def test_bad_name_is_refused_in_the_words_of_the_api() -> None:

@@ -24,6 +24,7 @@ STATUS = {
     "files": 2,
     "totalBytes": 4 << 20,
     "reads": {"hits": 3, "misses": 1, "bytes": 99},
+    "sources": [{"name": "spark", "healthy": True}, {"name": "hadoop", "healthy": False, "problem": "refused"}],
 }
 LABELS = {"fluid.io/managed-by": "fluid", "fluid.io/dataset": "default-demo", "cacheruntime.fluid.io/name": "demo"}
 
@@ -90,7 +91,9 @@ def test_new_figures_wake_their_runtime_once(api: FakeApiServer, server: Worker)
 
     assert scene.woken == [("default", "demo")]
     assert scene.reports.of("default") == {
-        "demo-worker-0": WorkerReport(1 << 30, 1 << 20, files=2, total_bytes=4 << 20, hits=3, misses=1)
+        "demo-worker-0": WorkerReport(
+            1 << 30, 1 << 20, files=2, total_bytes=4 << 20, hits=3, misses=1, problems=(("hadoop", "refused"),)
+        )
     }
     assert scene.reports.of("other") == {}
 
