@@ -118,6 +118,10 @@ class BrokerSession:
             raise
         self.fuse_fd, self.has_passthrough = fds[0], reply.passthrough
 
+    def fileno(self) -> int:
+        """Of the connection: readable between calls means that the broker ended it."""
+        return self._peer.fileno()
+
     def ready(self) -> None:
         """Tell that we serve now."""
         self._call(wire.Ready())

@@ -51,7 +51,7 @@ class Daemon:
         if loaded_shim is not None:
             loaded_shim.set_incarnation_bits(nodes.INCARNATION_BITS)
         self._session: BrokerSession | None = None
-        self._ready = False
+        self._ready = self._detached = False
         self._evicted: list[tuple[float, int]] = []
 
     async def run(self, broker_socket: str, mountpoint: str, *, allow_other: bool) -> None:
@@ -109,9 +109,17 @@ class Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._report_for_ever, dataset)
             nursery.start_soon(self._end_on_signal, nursery.cancel_scope)
+            if self._session is not None:
+                nursery.start_soon(self._watch_broker, self._session)
             await main()  # type: ignore[misc]  # pyfuse3.main is a coroutine function without types
             log.info("mount.ended")
             nursery.cancel_scope.cancel()
+
+    async def _watch_broker(self, session: BrokerSession) -> None:
+        """Our fuse device keeps the connection alive without the broker that made it; we end when its readers do."""
+        await trio.lowlevel.wait_readable(session)
+        self._detached = True
+        log.warning("broker.lost")
 
     async def _end_on_signal(self, scope: trio.CancelScope) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
@@ -135,7 +143,8 @@ class Daemon:
         while self._evicted and self._evicted[0][0] <= trio.current_time():
             _, node_id = self._evicted.pop(0)
             assert self._session is not None
-            self._session.close_backing(node_id)
+            if not self._detached:
+                self._session.close_backing(node_id)
 
     def _report(self, dataset: CachedDataset, rss_bytes: int) -> Report:
         files, total = dataset.catalog.totals()
@@ -143,6 +152,7 @@ class Daemon:
             pid=os.getpid(),
             ready=self._ready,
             passthrough=self._has_passthrough,
+            detached=self._detached,
             quota_bytes=dataset.tiers.quota_bytes,
             cached_bytes=dataset.tiers.cached_bytes,
             files=files,

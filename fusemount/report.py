@@ -27,6 +27,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pid: int
     ready: bool
     passthrough: bool
+    detached: bool = False
+    """The broker that made this mount is gone: who reads it now is served on, but new readers need another daemon."""
     quota_bytes: int
     cached_bytes: int
     files: int

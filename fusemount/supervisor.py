@@ -1,7 +1,8 @@
 """Keeps the daemon processes of one mount alive: starts them, hears their reports, replaces those that die or hang.
 
 A daemon that is gone costs its readers only the wait for the next one: the broker holds the mount and the kernel
-sends the open requests again.
+sends the open requests again. A broker that is gone leaves its mount to the daemons it had, until that mount's last
+reader ends; beside them, new daemons wait for the next broker.
 """
 
 import os
@@ -28,7 +29,6 @@ _LAST_BACKOFF_S = 5.0
 _HOPELESS_AFTER = 4
 _STOP_GRACE_S = 10.0
 _TICK_S = 0.25
-_EXIT_GRACE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -38,6 +38,11 @@ class _Child:
     started: float
     heard: float
     last: Report | None = None
+
+    @property
+    def is_detached(self) -> bool:
+        """It serves a mount whose broker is gone, for as long as that has readers; it counts no more."""
+        return self.last is not None and self.last.detached
 
 
 class Supervisor:
@@ -97,7 +102,9 @@ class Supervisor:
     @property
     def is_ready(self) -> bool:
         with self._lock:
-            return any(child.last is not None and child.last.ready for child in self._children)
+            return any(
+                child.last is not None and child.last.ready and not child.is_detached for child in self._children
+            )
 
     @property
     def problem(self) -> str:
@@ -118,7 +125,8 @@ class Supervisor:
 
     def _supervise(self) -> None:
         while not self._stopping.is_set():
-            if len(self._children) < self._wanted and time.monotonic() >= self._not_before:
+            attached = sum(not child.is_detached for child in self._children)
+            if attached < self._wanted and time.monotonic() >= self._not_before:
                 self._spawn()
                 continue
             events = self._selector.select(_TICK_S)

@@ -153,6 +153,21 @@ def test_readers_see_no_error_while_the_fuse_pod_dies(namespace: str, origin: Or
     note(f"longest {speed} read while daemons, container and pod are killed", f"{float(output[0]):.2f} s")
 
 
+def test_a_new_node_plugin_disturbs_no_reader_and_serves_new_pods(namespace: str, origin: Origin, note: Note) -> None:
+    apply(dataset(namespace, "demo", origin, below="slow/"), cache_runtime(namespace, "demo"))
+    wait("Bound dataset", lambda: phase("dataset", "demo", namespace) == "Bound", 60)
+    start(namespace, "loop", "demo", "n1", "python3", "-c", READER, "15")
+
+    kubectl("rollout", "restart", "-n", "fluid-system", "daemonset/csi-nodeplugin-fluid")
+    kubectl("rollout", "status", "-n", "fluid-system", "daemonset/csi-nodeplugin-fluid", "--timeout=60s", timeout_s=70)
+    started_s = start(namespace, "later", "demo", "n1")
+
+    assert sums(namespace, "later") == origin.sums
+    wait("end of the reader", lambda: phase("pod", "loop", namespace) in ("Succeeded", "Failed"), 90)
+    assert phase("pod", "loop", namespace) == "Succeeded", kubectl("logs", "-n", namespace, "loop")
+    note("pod create -> Running after the node plugin was replaced", f"{started_s:.2f} s")
+
+
 def check_is_unprivileged(namespace: str, pod: str) -> None:
     status = in_pod(namespace, pod, "cat", "/proc/1/status")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)

@@ -27,7 +27,7 @@ from kube.resources import (
 )
 from kube.transport import Transport
 from tests.controller.objects import NAME, NAMESPACE, SETTINGS
-from tests.fakes.apiserver import FakeApiServer, merged
+from tests.fakes.apiserver import FakeApiServer, Refusal, merged
 
 MADE = (STATEFUL_SETS, DAEMON_SETS, SERVICES, CONFIG_MAPS, SECRETS, PVCS, PVS, PODS, CACHE_RUNTIMES, ALLUXIO_RUNTIMES)
 QUICK = replace(SETTINGS, report_period_s=3600.0, resync_s=3600.0)
@@ -47,7 +47,11 @@ class Cluster:
     def _run(self) -> None:
         seen: int | None = 0
         while seen is not None:
-            self._react()
+            try:
+                self._react()
+            except Refusal as refusal:
+                if refusal.status != 404:
+                    raise  # but an object that went while we looked is the next change, so we look again
             seen = self._api.next_change(seen)
 
     def _react(self) -> None:
