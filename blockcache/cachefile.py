@@ -93,6 +93,11 @@ class CacheFile:
         return False, fd
 
     @property
+    def stem(self) -> Path:
+        """Path of the complete data file, whether it is complete or not."""
+        return self._stem
+
+    @property
     def fd(self) -> int:
         """The data file; valid as long as this object, also after eviction."""
         return self._fd

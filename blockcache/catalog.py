@@ -22,7 +22,7 @@ log = logs.get("blockcache")
 ROOT_ID = 1
 CATALOG_NAME = "catalog.sqlite"
 """Its file in the first tier."""
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS node (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -35,11 +35,12 @@ CREATE TABLE IF NOT EXISTS node (
     incarnation INTEGER NOT NULL DEFAULT 0,
     listed_at REAL,            -- directories: when their listing was taken (Unix seconds)
     cached_bytes INTEGER NOT NULL DEFAULT 0,
+    tier INTEGER NOT NULL DEFAULT 0,  -- which of the configured tiers holds them
     used_at REAL NOT NULL DEFAULT 0,
     UNIQUE (parent, name)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS by_parent ON node (parent);  -- with the id, in order: a page of a directory
-CREATE INDEX IF NOT EXISTS by_use ON node (used_at) WHERE cached_bytes > 0;
+CREATE INDEX IF NOT EXISTS by_use ON node (tier, used_at) WHERE cached_bytes > 0;
 CREATE TABLE IF NOT EXISTS orphan (id INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL) STRICT;
 CREATE TRIGGER IF NOT EXISTS keep_orphan AFTER DELETE ON node WHEN old.is_dir = 0 AND old.version != ''
 BEGIN INSERT OR IGNORE INTO orphan VALUES (old.id, old.incarnation); END;
@@ -78,6 +79,19 @@ class Listed:
     size: int | None
     mtime_ns: int | None
     version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What happened to a cached file: when it was used (Unix seconds), and what *tier* holds of it by now.
+
+    *cached_bytes* is None where that did not change; the tier is then of no interest.
+    """
+
+    id: int
+    cached_bytes: int | None
+    used_at: float
+    tier: int = 0
 
 
 class Catalog:
@@ -192,23 +206,27 @@ class Catalog:
 
     # ---- what is cached -----------------------------------------------------------------------------------------
 
-    def note_use(self, uses: Sequence[tuple[int, int | None, float]]) -> None:
-        """Record (id, cached bytes or None for unchanged, Unix time of use) of several files in one go."""
+    def note_use(self, uses: Sequence[Use]) -> None:
+        """Record what was used and stored of several files in one go."""
         with self._db as db:
             db.execute("BEGIN IMMEDIATE")
             db.executemany(
-                "UPDATE node SET cached_bytes = coalesce(?, cached_bytes), used_at = max(used_at, ?) WHERE id = ?",
-                [(cached, used_at, id) for id, cached, used_at in uses],
+                "UPDATE node SET used_at = max(used_at, ?) WHERE id = ?", [(use.used_at, use.id) for use in uses]
+            )
+            db.executemany(
+                "UPDATE node SET cached_bytes = ?, tier = ? WHERE id = ?",
+                [(use.cached_bytes, use.tier, use.id) for use in uses if use.cached_bytes is not None],
             )
 
-    def cached_bytes(self) -> int:
-        row = self._db.execute("SELECT coalesce(sum(cached_bytes), 0) FROM node WHERE cached_bytes > 0").fetchone()
-        return int(row[0])
+    def cached_by_tier(self) -> dict[int, int]:
+        """Cached bytes by index of the tier, of those that hold any."""
+        query = "SELECT tier, sum(cached_bytes) FROM node WHERE cached_bytes > 0 GROUP BY tier"
+        return {int(tier): int(size) for tier, size in self._db.execute(query)}
 
-    def least_used(self, limit: int) -> list[tuple[int, int]]:
-        """(id, cached bytes) of cached files, least recently used first."""
-        query = "SELECT id, cached_bytes FROM node WHERE cached_bytes > 0 ORDER BY used_at LIMIT ?"
-        return [(int(id), int(size)) for id, size in self._db.execute(query, (limit,))]
+    def least_used(self, tier: int, limit: int) -> list[tuple[int, int]]:
+        """(id, cached bytes) of files cached in *tier*, least recently used first."""
+        query = "SELECT id, cached_bytes FROM node WHERE cached_bytes > 0 AND tier = ? ORDER BY used_at LIMIT ?"
+        return [(int(id), int(size)) for id, size in self._db.execute(query, (tier, limit))]
 
     def note_evicted(self, id: int) -> int | None:
         """Nothing of *id* is cached any more; the incarnation it had until now, None if its row is gone."""

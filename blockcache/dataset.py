@@ -155,7 +155,7 @@ class CachedDataset:
         uses = self.tiers.take_uses()
         if uses:
             await trio.to_thread.run_sync(self.catalog.note_use, uses)
-        self.tiers.note_total(await trio.to_thread.run_sync(self.catalog.cached_bytes))
+        self.tiers.note_totals(await trio.to_thread.run_sync(self.catalog.cached_by_tier))
         if not await trio.to_thread.run_sync(self.tiers.keeps):
             return
         for id, incarnation in await trio.to_thread.run_sync(self.catalog.take_orphans):

@@ -180,7 +180,7 @@ class Fetcher:
         buffer = bytearray(min((last + 1) * file.block_bytes, file.size) - offset)
         view = memoryview(buffer)
         target.origin.read_range(target.path, target.node.version, offset, view)
-        if isinstance(file, UncachedFile) or not self._tiers.admits(len(buffer)):
+        if isinstance(file, UncachedFile) or not self._tiers.admits(file, len(buffer)):
             return buffer, False
         try:
             for block in range(first, last + 1):

@@ -9,11 +9,12 @@ import fcntl
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 from blockcache import cachefile
 from blockcache.cachefile import CacheFile
-from blockcache.catalog import Catalog, Node
+from blockcache.catalog import Catalog, Node, Use
 from blockcache.limits import kept_files
 from blockcache.uncached import UncachedFile
 from datamodel.client import Tier
@@ -22,6 +23,8 @@ from obs import logs
 from obs.metrics import EVICTED_BYTES
 
 log = logs.get("blockcache")
+
+_VICTIMS_AT_ONCE = 10_000
 
 
 class Tiers:
@@ -36,11 +39,10 @@ class Tiers:
         self._open: OrderedDict[int, CacheFile] = OrderedDict()
         self._uses: dict[int, float] = {}
         self._grown: dict[int, CacheFile] = {}
-        self._sizes: dict[int, int] = {}
+        self._sizes: dict[int, tuple[int, int]] = {}
         self._kept_files = kept_files()
-        self._used = [0] * len(tiers)
-        self._written = 0
-        self.cached_bytes = catalog.cached_bytes()
+        self._folders = [Path(tier.path, "blocks") for tier in tiers]
+        self.note_totals(catalog.cached_by_tier())
         for tier in tiers:
             try:
                 for folder in range(256):
@@ -54,6 +56,11 @@ class Tiers:
     @property
     def quota_bytes(self) -> int:
         return sum(tier.quota_bytes for tier in self._tiers)
+
+    @property
+    def cached_bytes(self) -> int:
+        """What all processes have stored, as of the last housekeeping."""
+        return sum(self._stored)
 
     def file(self, node: Node) -> CacheFile:
         """The cache file of *node*, whose size and version are pinned. A file already in a tier stays there.
@@ -86,13 +93,14 @@ class Tiers:
     def note_use(self, id: int) -> None:
         self._uses[id] = time.time()
 
-    def admits(self, count: int) -> bool:
-        """Whether *count* more bytes may be stored now; if not, bytes are delivered without being kept."""
-        return self.cached_bytes + self._written + count <= self.quota_bytes
+    def admits(self, file: CacheFile, count: int) -> bool:
+        """Whether *file*'s tier takes *count* more bytes now; if not, they are delivered without being kept."""
+        tier = self._tier_of(file)
+        return self._stored[tier] + self._written[tier] + count <= self._tiers[tier].quota_bytes
 
     def note_stored(self, id: int, file: CacheFile, count: int) -> None:
         """*count* more bytes of *id* are in *file*, which is held until `take_uses` has asked it for its size."""
-        self._written += count
+        self._written[self._tier_of(file)] += count
         self._grown[id] = file
         if len(self._grown) > self._kept_files:
             self._settle(next(iter(self._grown)))
@@ -107,22 +115,29 @@ class Tiers:
         for index in range(len(self._tiers)):
             cachefile.remove(self._path(index, id))
 
-    def take_uses(self) -> list[tuple[int, int | None, float]]:
+    def take_uses(self) -> list[Use]:
         """What to `Catalog.note_use` since the last call."""
         for id in list(self._grown):
             self._settle(id)
         uses, sizes = self._uses, self._sizes
         self._uses, self._sizes = {}, {}
-        return [(id, sizes.get(id), uses.get(id, 0.0)) for id in uses.keys() | sizes.keys()]
+        unchanged = (None, 0)
+        return [
+            Use(id, size, uses.get(id, 0.0), tier)
+            for id in uses.keys() | sizes.keys()
+            for size, tier in [sizes.get(id, unchanged)]
+        ]
 
     def _settle(self, id: int) -> None:
         file = self._grown.pop(id)
         if not file.is_evicted:
-            self._sizes[id] = file.cached_bytes()
+            self._sizes[id] = file.cached_bytes(), self._tier_of(file)
 
-    def note_total(self, cached_bytes: int) -> None:
+    def note_totals(self, by_tier: Mapping[int, int]) -> None:
         """What all processes have stored, as the catalog knows it after `note_use`."""
-        self.cached_bytes, self._written = cached_bytes, 0
+        self._stored = [by_tier.get(index, 0) for index in range(len(self._tiers))]
+        self._written = [0] * len(self._tiers)
+        self._promised = [0] * len(self._tiers)
 
     def keeps(self) -> bool:
         """Whether it is this process that evicts. The first time it is, what was left behind is put in order."""
@@ -136,18 +151,19 @@ class Tiers:
         return True
 
     def victims(self) -> list[int]:
-        """Ids to evict now, least recently used first; none below the high watermark."""
-        if self.cached_bytes <= sum(tier.quota_bytes * tier.high for tier in self._tiers):
-            return []
-        excess = self.cached_bytes - sum(tier.quota_bytes * tier.low for tier in self._tiers)
+        """Ids to evict now: of each tier above its high watermark the least recently used, down to the low one."""
         victims = []
-        for id, size in self._catalog.least_used(10_000):
-            if excess <= 0:
-                break
-            excess -= size
-            victims.append(id)
-            EVICTED_BYTES.inc(size)
-        log.info("cache.evicted", files=len(victims), cached_bytes=self.cached_bytes)
+        for index, tier in enumerate(self._tiers):
+            if self._stored[index] <= tier.quota_bytes * tier.high:
+                continue
+            excess = self._stored[index] - tier.quota_bytes * tier.low
+            for id, size in self._catalog.least_used(index, _VICTIMS_AT_ONCE):
+                if excess <= 0:
+                    break
+                excess -= size
+                victims.append(id)
+                EVICTED_BYTES.inc(size)
+            log.info("tier.evicted", tier=tier.path, stored_bytes=self._stored[index])
         return victims
 
     def close(self) -> None:
@@ -156,15 +172,17 @@ class Tiers:
 
     def _sweep(self) -> None:
         """Remove files that have no row, and count those that a killed process had no time to count."""
-        found: dict[int, int] = {}
-        for tier in self._tiers:
-            for path in Path(tier.path, "blocks").glob("??/*"):
+        found: dict[int, Use] = {}
+        for index, folder in enumerate(self._folders):
+            for path in folder.glob("??/*"):
                 if path.stem.isdecimal():
-                    found[int(path.stem)] = found.get(int(path.stem), 0) + _stored_bytes(path)
+                    id = int(path.stem)
+                    before = found[id].cached_bytes or 0 if id in found else 0
+                    found[id] = Use(id, before + _stored_bytes(path), 0.0, index)
         known = self._catalog.known(found)
         for id in found.keys() - known.keys():
             self.remove(id)
-        self._catalog.note_use([(id, found[id], 0.0) for id, size in known.items() if not size])
+        self._catalog.note_use([found[id] for id, size in known.items() if not size])
         log.info("cache.swept", files=len(known), removed=len(found) - len(known))
 
     def _stem(self, id: int, size: int) -> Path:
@@ -175,15 +193,21 @@ class Tiers:
         return self._path(self._roomiest(size), id)
 
     def _roomiest(self, size: int) -> int:
-        """The nearest tier whose quota the file fits in beside what was put there by this process, else the last."""
+        """The nearest tier that a file of *size* fits in, beside what was placed a moment ago; else the last.
+
+        A file that fits nowhere is kept as far as the last tier admits it.
+        """
         for index, tier in enumerate(self._tiers):
-            if self._used[index] + size <= tier.quota_bytes * tier.high:
-                self._used[index] += size
+            if self._stored[index] + self._promised[index] + size <= tier.quota_bytes * tier.high:
+                self._promised[index] += size
                 return index
         return len(self._tiers) - 1
 
+    def _tier_of(self, file: CacheFile) -> int:
+        return self._folders.index(file.stem.parent.parent)
+
     def _path(self, index: int, id: int) -> Path:
-        return Path(self._tiers[index].path, "blocks", f"{id % 256:02x}", str(id))
+        return self._folders[index] / f"{id % 256:02x}" / str(id)
 
 
 def _stored_bytes(path: Path) -> int:

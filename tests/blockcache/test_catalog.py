@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blockcache.catalog import ROOT_ID, Catalog, Listed, Node
+from blockcache.catalog import ROOT_ID, Catalog, Listed, Node, Use
 from datamodel.errors import Unavailable
 
 NOT_UTF_8 = os.fsdecode(b"latin-\xe9\xff")
@@ -132,7 +132,7 @@ def test_everything_below_a_dropped_folder_goes(catalog: Catalog) -> None:
     top = catalog.record(ROOT_ID, folder("top"))
     middle = catalog.record(top.id, folder("middle"))
     leaf = catalog.record(middle.id, file("leaf", version="v1"))
-    catalog.note_use([(leaf.id, 10, 1.0)])
+    catalog.note_use([Use(leaf.id, 10, 1.0)])
 
     catalog.record_listing(ROOT_ID, [], now=1)
 
@@ -202,24 +202,24 @@ def test_turn_changes_the_parity_once(catalog: Catalog) -> None:
 def test_least_used_comes_first(catalog: Catalog) -> None:
     ids = [catalog.record(ROOT_ID, file(name)).id for name in "abc"]
 
-    catalog.note_use([(ids[0], 5, 30.0), (ids[1], 6, 10.0), (ids[2], 7, 20.0)])
+    catalog.note_use([Use(ids[0], 5, 30.0), Use(ids[1], 6, 10.0), Use(ids[2], 7, 20.0)])
 
-    assert catalog.least_used(10) == [(ids[1], 6), (ids[2], 7), (ids[0], 5)]
-    assert catalog.cached_bytes() == 18
+    assert catalog.least_used(0, 10) == [(ids[1], 6), (ids[2], 7), (ids[0], 5)]
+    assert catalog.cached_by_tier() == {0: 18}
 
 
 def test_use_without_a_size_keeps_the_size(catalog: Catalog) -> None:
     id = catalog.record(ROOT_ID, file("a")).id
 
-    catalog.note_use([(id, 5, 1.0)])
-    catalog.note_use([(id, None, 2.0)])
+    catalog.note_use([Use(id, 5, 1.0)])
+    catalog.note_use([Use(id, None, 2.0)])
 
-    assert catalog.least_used(1) == [(id, 5)]
+    assert catalog.least_used(0, 1) == [(id, 5)]
 
 
 def test_evicted_file_is_no_longer_cached_nor_read_by_passthrough(catalog: Catalog) -> None:
     id = catalog.record(ROOT_ID, file("a")).id
-    catalog.note_use([(id, 5, 1.0)])
+    catalog.note_use([Use(id, 5, 1.0)])
     catalog.turn(id, passthrough=True)
 
     assert catalog.note_evicted(id) == 1
@@ -227,7 +227,7 @@ def test_evicted_file_is_no_longer_cached_nor_read_by_passthrough(catalog: Catal
     node = catalog.get(id)
     assert node is not None
     assert node.incarnation == 2
-    assert catalog.cached_bytes() == 0
+    assert catalog.cached_by_tier() == {}
 
 
 def test_evicting_a_row_that_is_gone_tells_so(catalog: Catalog) -> None:
@@ -236,7 +236,7 @@ def test_evicting_a_row_that_is_gone_tells_so(catalog: Catalog) -> None:
 
 def test_known_rows_are_told_with_what_they_hold(catalog: Catalog) -> None:
     a, b = (catalog.record(ROOT_ID, file(name)).id for name in "ab")
-    catalog.note_use([(a, 5, 1.0)])
+    catalog.note_use([Use(a, 5, 1.0)])
 
     assert catalog.known([a, b, 99]) == {a: 5, b: 0}
 

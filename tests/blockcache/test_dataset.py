@@ -241,7 +241,7 @@ async def test_full_disk_under_the_catalog_does_not_end_the_housekeeping(
             raise OSError(28, "No space left on device")
 
         with structlog.testing.capture_logs() as lines:
-            monkeypatch.setattr(dataset.catalog, "cached_bytes", refuse)
+            monkeypatch.setattr(dataset.catalog, "cached_by_tier", refuse)
             with trio.move_on_after(3.5):
                 await KEEP(dataset)
 

@@ -255,7 +255,7 @@ async def test_tier_without_room_still_delivers_the_right_bytes(tmp_path: Path) 
     async with dataset_of(ufs, tmp_path, quota_bytes=2 * BLOCK, block_bytes=1 << 20) as dataset:
         assert await read(dataset, "f") == LARGE
         assert await read(dataset, "f", 17, 3 << 20) == LARGE[17 : (3 << 20) + 17]
-        assert dataset.catalog.cached_bytes() == 0
+        assert dataset.catalog.cached_by_tier() == {}
 
 
 async def test_read_over_stored_and_refused_blocks_is_put_together(tmp_path: Path) -> None:
