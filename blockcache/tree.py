@@ -41,6 +41,11 @@ class Tree:
             assert row is not None
             self._sources[row.id] = origin
 
+    @property
+    def source_ids(self) -> tuple[int, ...]:
+        """Rows of the sources' roots."""
+        return tuple(self._sources)
+
     def node(self, id: int) -> Node:
         """The row *id*. Raises VersionChanged when it is gone, so that the reader looks its name up again."""
         node = self.catalog.get(id)

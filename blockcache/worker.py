@@ -7,7 +7,6 @@ from typing import Any
 import trio
 
 from blockcache.assemble import open_origins
-from blockcache.catalog import ROOT_ID
 from blockcache.dataset import CachedDataset, open_dataset
 from blockcache.server import BlockServer
 from datamodel.client import ClientConfig
@@ -54,11 +53,9 @@ class Worker:
         due = trio.current_time()
         while True:
             if trio.current_time() >= due:
-                try:
-                    await _crawl(dataset)
+                outcomes = [await _crawl(dataset, source) for source in dataset.tree.source_ids]
+                if all(outcomes):
                     self._is_crawled, due = True, trio.current_time() + _CRAWL_PERIOD_S
-                except HeadraceError as error:
-                    log.warning("crawl.broken_off", error=str(error))
             await trio.sleep(_LOOK_PERIOD_S)
             await _look_at_troubled(dataset)
 
@@ -82,17 +79,22 @@ class Worker:
         }
 
 
-async def _crawl(dataset: CachedDataset) -> None:
-    """Visit every directory once. Raises what the first one that cannot be listed raises."""
-    waiting = [ROOT_ID]
+async def _crawl(dataset: CachedDataset, source: int) -> bool:
+    """Visit every directory of one source once; False when one could not be listed, which ends the visit."""
+    waiting = [source]
     while waiting:
         directory = waiting.pop()
-        await dataset.tree.ensure_listed(directory)
+        try:
+            await dataset.tree.ensure_listed(directory)
+        except HeadraceError as error:
+            log.warning("crawl.broken_off", error=str(error))
+            return False
         after = 0
         while page := dataset.catalog.children(directory, after, _PAGE):
             waiting += [child.id for child in page if child.is_dir]
             after = page[-1].id
             await trio.lowlevel.checkpoint()
+    return True
 
 
 async def _look_at_troubled(dataset: CachedDataset) -> None:

@@ -23,11 +23,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(folder: Path, url: str) -> Iterator[int]:
-    """The health port of `headrace worker` over *url*."""
+def running(folder: Path, **urls: str) -> Iterator[int]:
+    """The health port of `headrace worker` over sources by name."""
     config = ClientConfig(
         dataset="default/demo",
-        sources=(Source(name="data", url=url, path="/data"),),
+        sources=tuple(Source(name=name, url=url, path=f"/{name}") for name, url in urls.items()),
         tiers=(Tier(path=str(folder / "tier"), quota_bytes=1 << 30),),
     )
     file = folder / "worker.json"
@@ -62,16 +62,24 @@ def test_totals_are_those_of_the_whole_tree_though_nobody_read(tmp_path: Path) -
     (tmp_path / "origin/top").write_bytes(b"x" * 10)
     (tmp_path / "origin/a/b/deep").write_bytes(b"x" * 32)
 
-    with running(tmp_path, f"local://{tmp_path}/origin") as port:
+    with running(tmp_path, data=f"local://{tmp_path}/origin") as port:
         status = status_once(port, lambda status: status.get("totalBytes") is not None)
 
     assert (status["files"], status["totalBytes"], status["cachedBytes"]) == (2, 42, 0)
     assert status["sources"] == [{"name": "data", "healthy": True, "problem": ""}]
 
 
-def test_source_that_is_away_is_named_and_totals_stay_unknown(tmp_path: Path) -> None:
-    with running(tmp_path, f"http://127.0.0.1:{free_port()}/") as port:
-        status = status_once(port, lambda status: not status.get("sources", [{"healthy": True}])[0]["healthy"])
+def test_every_source_that_is_away_is_named_and_totals_stay_unknown(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    gone = f"http://127.0.0.1:{free_port()}/"
+
+    with running(tmp_path, one=gone, here=f"local://{tmp_path}/here", two=gone) as port:
+        status = status_once(port, lambda status: len(troubled(status)) == 2)
 
     assert status["totalBytes"] is None
-    assert "connection refused" in status["sources"][0]["problem"]
+    assert troubled(status).keys() == {"one", "two"}
+    assert all("connection refused" in problem for problem in troubled(status).values())
+
+
+def troubled(status: Status) -> dict[str, str]:
+    return {source["name"]: source["problem"] for source in status.get("sources", []) if not source["healthy"]}
