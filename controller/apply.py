@@ -1,9 +1,10 @@
 """Does what a plan says, one write after the other. The first that fails ends it; the next look starts over."""
 
-from controller.plan import Action, Apply, Create, Delete, Gone, Patch, Plan, Post
+from controller.plan import Action, Apply, Create, Delete, Gone, Patch, Plan, Post, Unread
 from datamodel.errors import Conflict, NotFound
 from kube.events import Recorder
 from kube.objects import name_of, namespace_of
+from kube.resources import PODS
 from kube.transport import Transport
 from obs import logs
 
@@ -27,7 +28,7 @@ class Writer:
         """
         for action in plan.actions:
             self._do(action)
-            if not isinstance(action, Post | Gone):
+            if not isinstance(action, Post | Gone | Unread):
                 log.info("object.written", action=_shown(action))
 
     def _do(self, action: Action) -> None:
@@ -44,6 +45,10 @@ class Writer:
                 self._recorder.post(about, kind, reason, message, once=once)
             case Gone():
                 self._check_gone(action)
+            case Unread(namespace, claim, is_reader):
+                for pod in self._transport.get(PODS.path(namespace))["items"]:
+                    if is_reader(pod):
+                        raise Conflict(f"Pod {namespace}/{name_of(pod)} reads claim {claim}")
 
     def _create(self, path: str, action: Create, accept_existing: bool) -> None:
         try:
@@ -76,6 +81,8 @@ def _shown(action: Action) -> str:
             target = f"{resource.kind} {namespace}/{name} {subresource}".rstrip()
         case Delete(resource, namespace, name) | Gone(resource, namespace, name):
             target = f"{resource.kind} {namespace}/{name}"
+        case Unread(namespace, claim):
+            target = f"{namespace}/{claim}"
         case Post(about, _, reason):
             target = f"{reason} on {namespace_of(about)}/{name_of(about)}"
     return f"{type(action).__name__} {target}"

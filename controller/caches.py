@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from controller.engines import ENGINES
 from controller.identity import MANAGED_SELECTOR, runtime_name
 from controller.pods import CLEANUP_ANNOTATION
+from controller.snapshot import claims_of
 from controller.volume import claim_of, is_ours
 from datamodel import names
 from kube.objects import (
@@ -194,8 +195,7 @@ def _owner(pod: Object) -> Iterable[Hashable]:
 
 
 def _claims(pod: Object) -> Iterable[Key]:
-    claims = [item["persistentVolumeClaim"].get("claimName") for item in spec_of(pod).get("volumes") or []]
-    return {(namespace_of(pod), str(claim)) for claim in claims if claim}
+    return {(namespace_of(pod), claim) for claim in claims_of(pod)}
 
 
 def _worker_node(pod: Object) -> Iterable[Hashable]:

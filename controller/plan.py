@@ -76,7 +76,19 @@ class Gone:
     is_ours: Callable[[Object], bool] = field(compare=False)
 
 
-Action = Apply | Create | Patch | Delete | Post | Gone
+@dataclass(frozen=True)
+class Unread:
+    """Ask the API server itself that no pod reads the claim; if one does, the rest of the plan must wait.
+
+    A pod created a moment ago may be missing in our local copies, and its volume would be taken from under it.
+    """
+
+    namespace: str
+    claim: str
+    is_reader: Callable[[Object], bool] = field(compare=False)
+
+
+Action = Apply | Create | Patch | Delete | Post | Gone | Unread
 
 
 @dataclass(frozen=True)

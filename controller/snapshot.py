@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from controller import volume
 from controller.identity import Identity, dataset_uid
-from kube.objects import Object, is_deleting, name_of, status_of
+from kube.objects import Object, is_deleting, name_of, spec_of, status_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,18 @@ class Snapshot:
         """Pods that use our volume and are neither done nor on their way out."""
         if self.claim is None or not volume.is_ours(self.claim):
             return ()
-        return tuple(pod for pod in self.users if not is_finished(pod) and not is_deleting(pod))
+        return tuple(pod for pod in self.users if is_reading(pod))
+
+
+def is_reading(pod: Object) -> bool:
+    """Whether a pod is neither done nor on its way out."""
+    return not is_finished(pod) and not is_deleting(pod)
+
+
+def claims_of(pod: Object) -> list[str]:
+    """Names of the claims that a pod mounts."""
+    volumes = spec_of(pod).get("volumes") or []
+    return [item["persistentVolumeClaim"]["claimName"] for item in volumes if item.get("persistentVolumeClaim")]
 
 
 def is_finished(pod: Object) -> bool:

@@ -10,9 +10,9 @@ from controller import nodelabels, pods, volume
 from controller.adapters import runtime_spec
 from controller.datasetstatus import unbound_status
 from controller.engines import ENGINES, Component, RuntimeSpec, token_secret
-from controller.plan import WARNING, Action, Create, Delete, Gone, Patch, Plan, Post, patch_of
+from controller.plan import WARNING, Action, Create, Delete, Gone, Patch, Plan, Post, Unread, patch_of
 from controller.settings import Settings
-from controller.snapshot import Snapshot
+from controller.snapshot import Snapshot, claims_of, is_reading
 from datamodel import names
 from datamodel.errors import UserError
 from kube.objects import (
@@ -52,7 +52,7 @@ def end_dataset(snapshot: Snapshot, strays: tuple[Action, ...] = ()) -> Plan:
     bound = runtime is not None and ENGINES[runtime["kind"]].finalizer in finalizers_of(runtime)
     if runtime is not None and bound:
         resource = ENGINES[runtime["kind"]].resource
-        return Plan((Delete(resource, snapshot.namespace, snapshot.name, uid_of(runtime)),))
+        return Plan((*_unread(snapshot), Delete(resource, snapshot.namespace, snapshot.name, uid_of(runtime))))
     return Plan((*strays, *_release(dataset, DATASETS, names.DATASET_FINALIZER)))
 
 
@@ -114,10 +114,19 @@ def _refusal(snapshot: Snapshot, about: Object) -> Post:
 def _end_volume(snapshot: Snapshot, spec: RuntimeSpec, settings: Settings) -> Plan | None:
     claim, found = snapshot.claim, snapshot.volume
     if claim is not None and volume.is_ours(claim):
-        return Plan(() if is_deleting(claim) else (_delete(PVCS, claim),))
+        return Plan(() if is_deleting(claim) else (*_unread(snapshot), _delete(PVCS, claim)))
     if found is not None and _is_own_volume(snapshot, found):
         return Plan(() if is_deleting(found) else (_delete(PVS, found),))
     return None
+
+
+def _unread(snapshot: Snapshot) -> tuple[Action, ...]:
+    """What makes sure, before anything is taken away, that our view of the pods is not behind."""
+    claim = snapshot.claim
+    if claim is None or not volume.is_ours(claim):
+        return ()
+    name = name_of(claim)
+    return (Unread(snapshot.namespace, name, lambda pod: name in claims_of(pod) and is_reading(pod)),)
 
 
 def _is_own_volume(snapshot: Snapshot, found: Object) -> bool:

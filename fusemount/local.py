@@ -236,9 +236,16 @@ def _check_mountpoint(mountpoint: Path) -> None:
         raise UserError(f"MOUNTPOINT: {str(mountpoint)!r} is not empty; mounting would hide what is in it")
 
 
+def _check_owner(folder: Path) -> None:
+    """In a folder that everybody may write, like /tmp, somebody else may have made ours first."""
+    if folder.lstat().st_uid != os.geteuid():
+        raise PermissionRefused(f"{folder} belongs to another user; set XDG_RUNTIME_DIR to a folder of your own")
+
+
 @contextlib.contextmanager
 def _held_state(state: Path, mountpoint: Path) -> Iterator[None]:
     state.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _check_owner(state.parent.parent)
     lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from controller.engines import ALLUXIO, CACHE
-from controller.plan import Action, Patch, Plan
+from controller.plan import Action, Patch, Plan, Unread
 from controller.settings import Settings
 from controller.snapshot import Snapshot
 from kube.objects import Object
@@ -175,5 +175,7 @@ def _shown(action: Action) -> str:
     name = type(action).__name__
     if hasattr(action, "reason"):
         return f"Post {action.reason}"
+    if isinstance(action, Unread):
+        return f"Unread {action.claim}"
     kind = action.resource.kind
     return f"{name} {kind} status" if getattr(action, "subresource", "") else f"{name} {kind}"

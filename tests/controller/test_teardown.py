@@ -2,10 +2,16 @@
 
 from typing import Any
 
+import pytest
+
+from controller.apply import Writer
 from controller.decide import decide
-from controller.plan import Delete, Gone, Patch, Plan, Post
+from controller.plan import Delete, Gone, Patch, Plan, Post, Unread
 from controller.teardown import CLEANUP, DRAIN
+from datamodel.errors import Conflict
+from kube.events import Recorder
 from kube.objects import Object
+from kube.resources import PODS, PVCS
 from tests.controller.objects import (
     RUNTIME_UID,
     SETTINGS,
@@ -24,6 +30,7 @@ from tests.controller.objects import (
     worker,
     workers,
 )
+from tests.fakes.apiserver import FakeApiServer
 
 FINALIZED = {"finalizers": ["cache-runtime-controller-finalizer"]}
 
@@ -57,7 +64,11 @@ def test_pods_that_have_ended_or_are_going_do_not_hold_a_dataset() -> None:
     users = (reader("done", phase="Succeeded"), reader("going", deletionTimestamp="2026-01-01T00:00:00Z"))
     plan = plan_for(dataset=deleting(dataset()), runtime=cache_runtime(meta=FINALIZED), claim=claim(), users=users)
 
-    assert shown(plan) == ["Delete CacheRuntime"]
+    assert shown(plan) == ["Unread demo", "Delete CacheRuntime"]
+    (check, _) = plan.actions
+    assert isinstance(check, Unread)
+    assert not any(check.is_reader(pod) for pod in users)
+    assert check.is_reader(reader())
 
 
 def test_pods_that_use_a_foreign_claim_of_the_same_name_do_not_count() -> None:
@@ -96,7 +107,7 @@ def test_claim_goes_before_volume_before_workloads() -> None:
         "stateful_set": workers(2),
         "daemon_set": owned("DaemonSet", "demo-client"),
     }
-    assert shown(plan_for(**parts)) == ["Delete PersistentVolumeClaim"]
+    assert shown(plan_for(**parts)) == ["Unread demo", "Delete PersistentVolumeClaim"]
 
     parts["claim"] = claim(deletionTimestamp="2026-01-01T00:00:00Z")
     assert shown(plan_for(**parts)) == []
@@ -251,3 +262,15 @@ def test_cleanup_pod_whose_runtime_is_gone_is_removed() -> None:
 
     assert isinstance(deletion, Delete)
     assert (deletion.namespace, deletion.name) == ("fluid-system", "cleanup-demo-1")
+
+
+def test_pod_that_our_copies_do_not_show_yet_keeps_its_claim(api: FakeApiServer) -> None:
+    path = PVCS.path("default", "demo")
+    api.put(PVCS.path("default"), claim())
+    api.put(PODS.path("default"), reader("new"))
+    plan = plan_for(runtime=ending(), claim=claim())
+
+    with pytest.raises(Conflict, match="default/new reads claim demo"):
+        Writer(api.transport(), Recorder(api.transport())).run(plan)
+
+    assert api.get(path) is not None
