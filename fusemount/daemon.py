@@ -218,7 +218,8 @@ def main() -> int:
     raise_open_files()
     try:
         config = read_config(arguments.config)
-        privileges.drop(keep_reading=any(source.url.startswith(("local:", "file:")) for source in config.sources))
+        if arguments.broker_socket:  # fusermount3, which the plain mode mounts and unmounts by, is setuid
+            privileges.drop(keep_reading=any(source.url.startswith(("local:", "file:")) for source in config.sources))
         daemon = Daemon(config, shim.load(), reports, arguments.status_file)
         trio.run(lambda: daemon.run(arguments.broker_socket, arguments.mountpoint, allow_other=arguments.allow_other))
     except* HeadraceError as group:

@@ -11,6 +11,7 @@ import struct
 import pyfuse3
 
 from broker.client import BrokerSession
+from datamodel.errors import Unavailable
 from fusemount.adapter import Adapter
 
 _INIT_OPCODE, _HEADER_BYTES = 26, 40
@@ -44,8 +45,16 @@ class Handover:
 
 
 def begin_plain(adapter: Adapter, mountpoint: str, *, allow_other: bool) -> None:
-    """Mount on *mountpoint* ourselves (root, or fusermount3): one process, no broker, nothing survives its end."""
+    """Mount on *mountpoint* ourselves (root, or fusermount3): one process, no broker, nothing survives its end.
+
+    Raises:
+        Unavailable: the mount was refused; libfuse has printed why.
+    """
     options = set(pyfuse3.default_options) | {"fsname=headrace", "subtype=headrace", "ro", "default_permissions"}
     if allow_other:
         options.add("allow_other")
-    pyfuse3.init(adapter, mountpoint, options)
+    try:
+        pyfuse3.init(adapter, mountpoint, options)
+    except RuntimeError as error:
+        cure = "this user must be able to open /dev/fuse and run fusermount3; --allow-other needs /etc/fuse.conf"
+        raise Unavailable(f"{mountpoint}: the mount was refused; {cure}") from error
