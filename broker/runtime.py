@@ -40,7 +40,7 @@ class ServedRuntime:
 
     def check_token(self, token: str) -> None:
         """Raises PermissionRefused when *token* is not this runtime's."""
-        if not hmac.compare_digest(_digest(token), self._token_digest):
+        if not self.is_token(token):
             raise PermissionRefused(f"runtime {self.key}: wrong token")
 
     def is_token(self, token: str) -> bool:

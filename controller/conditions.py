@@ -31,8 +31,3 @@ def with_condition(
 def without_condition(conditions: Sequence[dict[str, Any]], kind: str) -> Conditions:
     """*conditions* without those of one type."""
     return [dict(item) for item in conditions if item.get("type") != kind]
-
-
-def has_condition(conditions: Sequence[dict[str, Any]], kind: str, status: str = TRUE) -> bool:
-    """Whether the condition is there with this status."""
-    return any(item.get("type") == kind and item.get("status") == status for item in conditions)

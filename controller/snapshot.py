@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from controller import volume
 from controller.identity import Identity, dataset_uid
-from kube.objects import Object, is_deleting, name_of, spec_of, status_of
+from kube.objects import Object, is_deleting, spec_of, status_of
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,3 @@ def is_ready(pod: Object) -> bool:
     """Whether a pod's Ready condition holds."""
     conditions = status_of(pod).get("conditions") or []
     return any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions)
-
-
-def names_of(pods: tuple[Object, ...]) -> tuple[str, ...]:
-    return tuple(sorted(name_of(pod) for pod in pods))
