@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -48,8 +47,7 @@ class _Child:
 class Supervisor:
     """Runs *processes* daemons of *config_file* on the broker at *broker_socket*, as user *uid* (0: our own).
 
-    `start` returns at once; `stop` ends them. Thread-safe. *on_change* is called, from the supervising thread, after
-    reports came in.
+    `start` returns at once; `stop` ends them. Thread-safe.
     """
 
     def __init__(
@@ -61,9 +59,8 @@ class Supervisor:
         uid: int = 0,
         *,
         log_level: str = "info",
-        on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self._dataset, self._uid, self._wanted, self._on_change = dataset, uid, processes, on_change
+        self._dataset, self._uid, self._wanted = dataset, uid, processes
         self._command = [
             sys.executable, "-m", "fusemount.daemon", "--config", config_file, "--broker-socket", broker_socket,
             "--log-level", log_level,
@@ -129,12 +126,9 @@ class Supervisor:
             if attached < self._wanted and time.monotonic() >= self._not_before:
                 self._spawn()
                 continue
-            events = self._selector.select(_TICK_S)
-            for key, _ in events:
+            for key, _ in self._selector.select(_TICK_S):
                 self._hear(key.data)
             self._replace_lost()
-            if events:
-                self._on_change()
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
