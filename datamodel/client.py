@@ -4,6 +4,7 @@ Written by the controller, `headrace mount` and `headrace csi --standalone`; rea
 """
 
 import json
+from typing import Literal
 
 import msgspec
 
@@ -24,6 +25,8 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     path: str
     """Absolute path inside the dataset: `/<name>`, or `/` for the only source."""
     options: dict[str, str] = {}
+    option_files: dict[str, str] = {}
+    """Options whose values are kept out of here, secrets above all: option to the file that holds its value."""
 
 
 class Workers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,8 +65,16 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """How long the kernel may keep names and attributes of complete files and directories."""
     owner_uid: int = 0
     owner_gid: int = 0
+    file_mode: int = 0o444
+    """Permission bits of files; a file that the source calls executable shows x wherever this shows r."""
+    folder_mode: int = 0o555
     processes: int = 2
     """Daemon processes on one mount."""
+    profile: Literal["auto", "large-files", "small-files"] = "auto"
+    """What the mount is tuned for: `large-files` reads complete files by passthrough, `small-files` opens and reads
+    them without a message to the daemon; `auto` looks at the sizes known when the mount is made."""
+    crawl: bool = True
+    """List the whole dataset in the background, so that totals are true and names are there before they are asked."""
 
 
 def decode_client_config(text: bytes | str, field: str = "client.json") -> ClientConfig:
