@@ -117,12 +117,15 @@ class CacheFile:
         last = self.blocks - 1
         return present * self.block_bytes - (self.block_bytes - self.length(last) if self.has(last) else 0)
 
-    def read_now(self, offset: int, size: int) -> bytearray | None:
-        """As `read`, but only if that needs neither verifying nor waiting for the medium; else None."""
+    def read_now(self, offset: int, size: int, into: memoryview | None = None) -> memoryview | None:
+        """As `read`, but only if that needs neither verifying nor waiting for the medium; else None.
+
+        The bytes stand at the start of *into*, if that is given and long enough.
+        """
         for block in range(offset // self.block_bytes, (offset + size - 1) // self.block_bytes + 1):
             if not self._trusted[block]:
                 return None
-        data = bytearray(size)
+        data = memoryview(bytearray(size)) if into is None or len(into) < size else into[:size]
         try:
             return data if os.preadv(self._fd, [data], offset, os.RWF_NOWAIT) == size else None
         except OSError:

@@ -27,6 +27,8 @@ from obs.metrics import READ_BYTES
 
 log = logs.get("blockcache")
 
+Buffer = bytes | bytearray | memoryview
+
 _KEEP_PERIOD_S = 1.0
 _ATTEMPTS = 3
 
@@ -89,8 +91,10 @@ class CachedDataset:
         self.tiers.note_use(id)
         return target
 
-    async def read(self, id: int, offset: int, size: int) -> bytes | bytearray:
+    async def read(self, id: int, offset: int, size: int, scratch: memoryview | None = None) -> Buffer:
         """Up to *size* bytes of file *id* from *offset*; fewer only at its end.
+
+        Where they are at hand they may be put into *scratch*, so use them before anything else is read with it.
 
         Raises:
             VersionChanged: the source has another version and these bytes were not cached.
@@ -102,7 +106,7 @@ class CachedDataset:
             return b""
         for _ in range(_ATTEMPTS):
             try:
-                data = await self._read(target, offset, size)
+                data = await self._read(target, offset, size, scratch)
             except Corrupt as error:
                 log.error("block.corrupt", path=target.path, error=str(error))
                 continue  # the block is marked absent now, so it is fetched again
@@ -113,16 +117,17 @@ class CachedDataset:
             return data
         raise Unavailable(f"{target.path!r}: its cache file stays corrupt")
 
-    async def _read(self, target: Target, offset: int, size: int) -> bytes | bytearray:
+    async def _read(self, target: Target, offset: int, size: int, scratch: memoryview | None) -> Buffer:
         block_bytes = target.file.block_bytes
         first, last = offset // block_bytes, (offset + size - 1) // block_bytes
         flights = self._fetcher.want(target, range(first, last + 1))
-        if window := target.stream.advance(offset, size, block_bytes):
-            self._fetcher.ahead(target, last + 1, window // block_bytes)
+        goes_on, window = target.streams.advance(offset, size, block_bytes)
+        if window:
+            self._fetcher.ahead(target, -(-goes_on // block_bytes), window // block_bytes)
         if not flights:
             self.counters.hits += 1
             READ_BYTES.labels("cache").inc(size)
-            now = target.file.read_now(offset, size)
+            now = target.file.read_now(offset, size, scratch)
             return now if now is not None else await trio.to_thread.run_sync(target.file.read, offset, size)
         self.counters.misses += 1
         READ_BYTES.labels("fetch").inc(size)
@@ -130,6 +135,8 @@ class CachedDataset:
             await flight.done.wait()
             if flight.error is not None:
                 raise flight.error
+        if first == last and (data := flights[first].data) is not None:
+            return data[offset - first * block_bytes :][:size]
         return await trio.to_thread.run_sync(_assemble, target, flights, offset, size)
 
     async def prepare(self, id: int) -> CacheFile | None:

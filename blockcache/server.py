@@ -21,7 +21,7 @@ import trio
 
 from blockcache.cachefile import CacheFile
 from blockcache.catalog import Node
-from blockcache.dataset import CachedDataset
+from blockcache.dataset import Buffer, CachedDataset
 from blockcache.peer import MTIME_HEADER, VERSION_HEADER, ListedEntry
 from datamodel.errors import (
     Corrupt,
@@ -172,7 +172,7 @@ class BlockServer:
         with trio.fail_after(_SEND_S):
             await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
 
-    async def _ready(self, node: Node, start: int, end: int) -> tuple[CacheFile, bytes | bytearray]:
+    async def _ready(self, node: Node, start: int, end: int) -> tuple[CacheFile, Buffer]:
         """Have the next piece in the cache. Bytes are given only where they could not be stored in the file.
 
         The file goes along, since after an eviction there is a new one under the same id, with holes.

@@ -30,7 +30,7 @@ class UncachedFile(CacheFile):
     def cached_bytes(self) -> int:
         return 0
 
-    def read_now(self, offset: int, size: int) -> bytearray | None:
+    def read_now(self, offset: int, size: int, into: memoryview | None = None) -> memoryview | None:
         return None
 
     def read(self, offset: int, size: int) -> bytes:

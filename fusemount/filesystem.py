@@ -1,5 +1,6 @@
 """What each file system call means for a cached dataset, in plain values: no pyfuse3 here, so tests need no mount."""
 
+import mmap
 import os
 import stat
 import time
@@ -7,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from blockcache.catalog import Node
-from blockcache.dataset import CachedDataset
+from blockcache.dataset import Buffer, CachedDataset
 from datamodel.errors import Unavailable, VersionChanged
 from fusemount.nodes import is_current, is_passthrough, node_id, row_of
 from obs import logs
@@ -15,6 +16,7 @@ from obs import logs
 log = logs.get("fusemount")
 
 _INCOMPLETE_TTL_S = 1.0
+_LARGEST_READ_BYTES = 1 << 20  # of one request: 256 pages
 
 OpenBacking = Callable[[int, int], int]
 """(node id, file descriptor) -> passthrough id."""
@@ -46,6 +48,7 @@ class FileSystem:
     def __init__(self, dataset: CachedDataset, open_backing: OpenBacking | None) -> None:
         self._dataset, self._open_backing = dataset, open_backing
         self._started_ns = time.time_ns()
+        self._scratch = memoryview(mmap.mmap(-1, _LARGEST_READ_BYTES))
 
     async def lookup(self, parent: int, name: bytes) -> Attributes:
         """Raises NotFound, Unavailable."""
@@ -81,8 +84,9 @@ class FileSystem:
             self._dataset.catalog.turn(node.id, passthrough=False)
             raise VersionChanged(f"{node.name!r}: no passthrough here") from error
 
-    async def read(self, node_id: int, offset: int, size: int) -> bytes | bytearray:
-        return await self._dataset.read(row_of(node_id), offset, size)
+    async def read(self, node_id: int, offset: int, size: int) -> Buffer:
+        """The bytes hold until the next read only: the caller has to pass them on before it awaits anything."""
+        return await self._dataset.read(row_of(node_id), offset, size, self._scratch)
 
     async def entries(self, node_id: int, after: int, limit: int) -> list[tuple[bytes, Attributes, int]]:
         """(name, attributes, offset to go on from) of a directory's entries after offset *after*."""

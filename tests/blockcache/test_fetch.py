@@ -10,7 +10,6 @@ import trio
 import trio.testing
 
 from blockcache.cachefile import CacheFile
-from blockcache.fetch import Stream
 from datamodel.errors import Corrupt, DeadlineExceeded, NotFound, PermissionRefused, Unavailable, VersionChanged
 from tests.blockcache.datasets import (
     BLOCK,
@@ -62,31 +61,6 @@ async def test_small_file_is_fetched_whole_in_one_request(tmp_path: Path) -> Non
         assert await read(dataset, "f", 5 * BLOCK, 10) == data[5 * BLOCK : 5 * BLOCK + 10]
 
     assert ufs.ranges == [("f", 0, len(data))]
-
-
-def test_window_doubles_while_reading_is_sequential_and_has_a_limit() -> None:
-    stream = Stream()
-
-    windows = [stream.advance(offset << 20, 1 << 20, 1 << 20) >> 20 for offset in range(8)]
-
-    assert windows == [1, 2, 4, 8, 16, 32, 32, 32]
-
-
-def test_window_closes_when_reading_jumps() -> None:
-    stream = Stream()
-    stream.advance(0, 1 << 20, 1 << 20)
-
-    assert stream.advance(100 << 20, 4096, 1 << 20) == 0
-
-
-def test_read_that_overtakes_another_is_still_sequential() -> None:
-    stream = Stream()
-    stream.advance(0, 1 << 20, 1 << 20)
-
-    stream.advance(2 << 20, 1 << 20, 1 << 20)
-
-    assert stream.advance(1 << 20, 1 << 20, 1 << 20) > 0
-    assert stream.next_offset == 3 << 20
 
 
 async def test_sequential_reader_finds_the_next_blocks_fetched_already(tmp_path: Path) -> None:
