@@ -195,7 +195,7 @@ class _Body:
 
 
 async def _send_body(
-    connection: h11.Connection, stream: trio.SocketStream, fd: int, start: int, stop: int, data: bytes | bytearray
+    connection: h11.Connection, stream: trio.SocketStream, fd: int, start: int, stop: int, data: Buffer
 ) -> None:
     pieces: Iterable[object] = connection.send_with_data_passthrough(h11.Data(data=_Body(stop - start))) or ()  # type: ignore[arg-type]  # h11's documented way for sendfile
     for piece in pieces:
