@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from blockcache.catalog import Listed
-from datamodel.errors import Corrupt, HeadraceError, NotFound, Unavailable, VersionChanged
+from blockcache.circuit import Circuit
+from datamodel.errors import Corrupt, HeadraceError, NotFound, Precondition, Unavailable, VersionChanged
 from obs import logs
 from obs.metrics import FETCH_BYTES, FETCH_ERRORS
-from ufs.base import Stat, UnderFileSystem
+from ufs.base import Sink, Stat, UnderFileSystem
 
 log = logs.get("blockcache")
 T = TypeVar("T")
@@ -19,12 +20,14 @@ _CIRCUIT_S = 2.0
 class Origin:
     """Asks *layers* (name, file system) in order; one that is unavailable is left out for a moment.
 
-    Errors of the last layer are the origin's; those of an earlier one are a warning and a metric.
+    Errors of the last layer are the origin's; those of an earlier one are a warning and a metric. Where the last one is
+    away it is left alone for a moment, too, and who asks hears so at once.
     """
 
     def __init__(self, name: str, layers: Sequence[tuple[str, UnderFileSystem]]) -> None:
         self.name, self._layers = name, tuple(layers)
         self._open_until = dict.fromkeys((layer for layer, _ in layers), 0.0)
+        self._circuit = Circuit()
         self.problem = ""
 
     def stat(self, path: str) -> Stat:
@@ -52,6 +55,16 @@ class Origin:
         FETCH_BYTES.labels(layer).inc(len(into))
         return layer
 
+    def read_whole(self, path: str, limit: int) -> tuple[Stat, bytearray]:
+        """A file of at most *limit* bytes as it is now, and its `Stat`; raises Precondition where it is longer."""
+        layer, (stat, data) = self._first(lambda ufs: ufs.read_whole(path, limit))
+        FETCH_BYTES.labels(layer).inc(len(data))
+        return stat, data
+
+    def read_from_start(self, path: str, version: str, sink: Sink) -> None:
+        """All of *version* in order, for a source that cannot give a part of a file; workers are not asked."""
+        self._last(lambda ufs: ufs.read_from_start(path, version, sink))
+
     def close(self) -> None:
         for _, ufs in self._layers:
             ufs.close()
@@ -62,18 +75,28 @@ class Origin:
                 continue
             try:
                 return name, ask(ufs)
-            except (NotFound, VersionChanged):
+            except (NotFound, Precondition, VersionChanged):
                 continue  # a worker may not know a new file yet; the source decides
             except HeadraceError as error:
                 self._open_until[name] = time.monotonic() + _CIRCUIT_S
                 FETCH_ERRORS.labels(name).inc()
                 log.warning("layer.unavailable", source=self.name, layer=name, error=str(error))
+        return self._layers[-1][0], self._last(ask)
+
+    def _last(self, ask: Callable[[UnderFileSystem], T]) -> T:
         name, ufs = self._layers[-1]
+        self._circuit.check()  # outside of what notes failures: being refused here is none
         try:
             result = ask(ufs)
         except (Unavailable, Corrupt) as error:
+            if isinstance(error, Unavailable):
+                self._circuit.note_failure(str(error))
             self.problem = str(error)
             FETCH_ERRORS.labels(name).inc()
             raise
+        except HeadraceError:
+            self._circuit.note_success()  # it answers
+            raise
+        self._circuit.note_success()
         self.problem = ""
-        return name, result
+        return result

@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import trio
 import trio.testing
 
+from blockcache import circuit
 from blockcache.dataset import CachedDataset
 
 
@@ -16,6 +19,8 @@ def housekeeping_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def patient_clock() -> trio.testing.MockClock:
+def patient_clock(monkeypatch: pytest.MonkeyPatch) -> trio.testing.MockClock:
     """Time that jumps to the next timeout once nothing has happened for a moment: what threads do gets its turn."""
-    return trio.testing.MockClock(autojump_threshold=0.02)
+    clock = trio.testing.MockClock(autojump_threshold=0.02)
+    monkeypatch.setattr(circuit, "time", SimpleNamespace(monotonic=clock.current_time))
+    return clock
