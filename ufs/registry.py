@@ -20,6 +20,14 @@ HTTP_OPTIONS = {
     "read-timeout": f"seconds without a byte after which a response counts as stalled, default {READ_TIMEOUT_S:g}",
 }
 
+SECRET_OPTIONS = frozenset({"password", "bearer-token"})
+"""Options whose values are kept out of command lines, logs and status, whichever the scheme."""
+
+
+def describe_options() -> Mapping[str, Mapping[str, str]]:
+    """What can be set for the sources of each scheme: option to one line of help."""
+    return {scheme: options for scheme, (_, options) in _SCHEMES.items()}
+
 
 def open_source(source: Source) -> UnderFileSystem:
     """The file system of *source*. Does not ask the source anything yet.
