@@ -23,7 +23,7 @@ from datamodel.errors import (
     UserError,
     VersionChanged,
 )
-from ufs.base import Entry, Stat, check_path
+from ufs.base import Entry, Stat, UnderFileSystem, check_path
 
 CHUNK_BYTES = 64 << 20
 VERSION_HEADER = "X-Headrace-Version"
@@ -50,7 +50,7 @@ def ranked(workers: int, key: str) -> list[int]:
     return sorted(range(workers), key=scores.__getitem__, reverse=True)
 
 
-class PeerFileSystem:
+class PeerFileSystem(UnderFileSystem):
     """Files below *prefix* (absolute path in the dataset) as the workers have them. Implements UnderFileSystem."""
 
     def __init__(self, workers: Workers, token: str, prefix: str) -> None:

@@ -2,7 +2,8 @@
 
 The source's URL names a directory (`…/data/`, or a path that the server redirects there) or one file, which then is
 the only entry of the root. What it is gets asked at the first use, so a source that is down does not keep a mount from
-starting. A server that ignores Range is read from the start of the file up to the wanted offset: correct, but slow.
+starting. From a server that ignores Range, `read_range` reads from the start of the file up to the wanted offset:
+correct, but slow. So whether it does is found out at the first `stat`, which says so.
 """
 
 import threading
@@ -11,14 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
-from datamodel.errors import Corrupt, NotFound, UserError, VersionChanged
+from datamodel.errors import Corrupt, NotFound, Precondition, UserError, VersionChanged
 from ufs import http_version
-from ufs.base import DIRECTORY, Entry, Stat, check_path
+from ufs.base import DIRECTORY, Entry, Sink, Stat, UnderFileSystem, check_path
 from ufs.http_client import HttpClient, Limits, Reply, check_status, show_url
 from ufs.http_index import parse_index
 
 INDEX_LIMIT_BYTES = 256 << 20
 _NO_HEAD = (403, 405, 501)  # 403: addresses signed for GET only
+_PIECE_BYTES = 1 << 20
 _ACCEPT = "application/json, text/html;q=0.9, */*;q=0.1"
 
 
@@ -41,7 +43,7 @@ class _Root:
     """Name of the one file shown, when the source is a file."""
 
 
-class HttpFileSystem:
+class HttpFileSystem(UnderFileSystem):
     """`UnderFileSystem` over HTTP(S); see `ufs.base` for the contract."""
 
     def __init__(self, url: str, settings: HttpSettings) -> None:
@@ -53,6 +55,8 @@ class HttpFileSystem:
         self._url, self._query, credentials = _split_url(url)
         authorization = _authorization(credentials or (settings.username, settings.password), settings.bearer_token)
         self._client = HttpClient(self._url, authorization, settings.limits, settings.ca_file)
+        self._has_ranges: bool | None = None
+        """What the last answer to a range showed; None before the first. For files whose headers do not say it."""
         self._root: _Root | None = None
         self._root_lock = threading.Lock()
 
@@ -83,18 +87,38 @@ class HttpFileSystem:
                 raise UserError(f"{show_url(reply.url)}: {error}") from error
 
     def read_range(self, path: str, version: str, offset: int, into: memoryview) -> int:
-        root = self._find_root()
-        if not check_path(path) or (root.only is not None and path != root.only):
-            raise NotFound(f"{show_url(self._url)}: {path!r} is no file of this source")
-        size = http_version.size_of(version)
-        if size is None:
-            raise VersionChanged(f"{show_url(self._url)}: {path!r}: {version!r} is no version of an HTTP source")
-        wanted = into[: max(0, size - offset)]
-        url = self._url_of(root, path)
+        url = self._file_url(path)
+        wanted = into[: max(0, self._pinned_size(path, version) - offset)]
         filled = 0
         while filled < len(wanted):  # more than one turn only with a server that sends less than the range
             filled += self._read_piece(url, version, offset + filled, wanted[filled:])
         return filled
+
+    def read_whole(self, path: str, limit: int) -> tuple[Stat, bytearray]:
+        with self._client.exchange("GET", self._file_url(path)) as reply:
+            check_status(reply)
+            where = show_url(reply.url)
+            if _is_directory(reply):
+                raise NotFound(f"{where}: {path!r} is a directory")
+            size = http_version.content_length(reply.headers)
+            if size is not None and size > limit:
+                raise Precondition(f"{where}: has {size} bytes, more than {limit}")
+            content = reply.read_exactly(size) if size is not None else reply.read_chunks(limit)
+            return self._file_stat(reply, len(content)), content
+
+    def read_from_start(self, path: str, version: str, sink: Sink) -> None:
+        size = self._pinned_size(path, version)
+        piece, offset = memoryview(bytearray(min(size, _PIECE_BYTES))), 0
+        with self._client.exchange("GET", self._file_url(path), http_version.conditions(version)) as reply:
+            where = _check_file(reply)
+            http_version.check_version(where, version, reply.headers, http_version.content_length(reply.headers))
+            while offset < size:
+                count = reply.read_into(piece[: size - offset])
+                if count == 0:
+                    raise Corrupt(f"{where}: the source promised {size} bytes and sent {offset}")
+                if not sink(offset, piece[:count]):
+                    return
+                offset += count
 
     def close(self) -> None:
         self._client.close()
@@ -129,6 +153,18 @@ class HttpFileSystem:
         stat = self.stat(only)
         return iter((Entry(name=only, is_dir=False, size=stat.size, mtime_ns=stat.mtime_ns or None),))
 
+    def _file_url(self, path: str) -> str:
+        root = self._find_root()
+        if not check_path(path) or (root.only is not None and path != root.only):
+            raise NotFound(f"{show_url(self._url)}: {path!r} is no file of this source")
+        return self._url_of(root, path)
+
+    def _pinned_size(self, path: str, version: str) -> int:
+        size = http_version.size_of(version)
+        if size is None:
+            raise VersionChanged(f"{show_url(self._url)}: {path!r}: {version!r} is no version of an HTTP source")
+        return size
+
     def _url_of(self, root: _Root, path: str, *, is_dir: bool = False) -> str:
         # "." and ".." never come here; everything but letters, digits and "_.-~" is escaped, so any byte survives.
         escaped = quote(path.encode("utf-8", "surrogateescape"), safe="/")
@@ -143,12 +179,27 @@ class HttpFileSystem:
                 if _is_directory(reply):
                     return DIRECTORY
                 size = http_version.content_length(reply.headers)
-                if size is not None:
-                    return _file_stat(reply, size)
+                known = self._has_ranges is not None or "Accept-Ranges" in reply.headers
+                if size == 0 or (size is not None and known):
+                    return self._file_stat(reply, size)
         with self._client.exchange("GET", url, {"Range": "bytes=0-0"}) as reply:
             if reply.status != 416:
                 check_status(reply)
-            return DIRECTORY if _is_directory(reply) else _file_stat(reply, _total_size(reply))
+            if _is_directory(reply):
+                return DIRECTORY
+            self._has_ranges = reply.status != 200
+            return self._file_stat(reply, _total_size(reply))
+
+    def _file_stat(self, reply: Reply, size: int) -> Stat:
+        http_version.check_encoding(show_url(reply.url), urlsplit(reply.url).path, reply.headers)
+        says = reply.headers.get("Accept-Ranges", "").strip().lower()
+        return Stat(
+            is_dir=False,
+            size=size,
+            mtime_ns=http_version.modified_ns(reply.headers) or 0,
+            version=http_version.version_of(reply.headers, size),
+            has_ranges=says == "bytes" or (says != "none" and self._has_ranges is not False),
+        )
 
     def _read_piece(self, url: str, version: str, offset: int, into: memoryview) -> int:
         """Fill the start of *into* with one request; at least one byte."""
@@ -156,11 +207,8 @@ class HttpFileSystem:
         with self._client.exchange("GET", url, headers) as reply:
             if reply.status == 416:  # the pinned version has these bytes
                 raise VersionChanged(f"{show_url(reply.url)}: the source has become shorter than {offset + 1} bytes")
-            check_status(reply)
-            where = show_url(reply.url)
-            if reply.is_directory_redirect:
-                raise VersionChanged(f"{where}: the file has become a directory")
-            http_version.check_encoding(where, urlsplit(reply.url).path, reply.headers)
+            where = _check_file(reply)
+            self._has_ranges = reply.status == 206
             if reply.status == 206:
                 expected = _check_partial(where, version, reply.headers, offset, len(into))
             else:
@@ -171,6 +219,16 @@ class HttpFileSystem:
             if received < expected:
                 raise Corrupt(f"{where}: the source promised {expected} bytes at {offset} and sent {received}")
             return received
+
+
+def _check_file(reply: Reply) -> str:
+    """Raise unless *reply* brings bytes of the file itself; returns the address to show in messages."""
+    check_status(reply)
+    where = show_url(reply.url)
+    if reply.is_directory_redirect:
+        raise VersionChanged(f"{where}: the file has become a directory")
+    http_version.check_encoding(where, urlsplit(reply.url).path, reply.headers)
+    return where
 
 
 def _check_partial(where: str, version: str, headers: Mapping[str, str], offset: int, limit: int) -> int:
@@ -199,12 +257,6 @@ def _total_size(reply: Reply) -> int:
             "it must send Content-Length or support range requests"
         )
     return size
-
-
-def _file_stat(reply: Reply, size: int) -> Stat:
-    http_version.check_encoding(show_url(reply.url), urlsplit(reply.url).path, reply.headers)
-    mtime_ns = http_version.modified_ns(reply.headers) or 0
-    return Stat(is_dir=False, size=size, mtime_ns=mtime_ns, version=http_version.version_of(reply.headers, size))
 
 
 def _split_url(url: str) -> tuple[str, str, tuple[str, str] | None]:

@@ -23,6 +23,7 @@ from datamodel.errors import (
     HeadraceError,
     NotFound,
     PermissionRefused,
+    Precondition,
     Unavailable,
     UserError,
     VersionChanged,
@@ -83,6 +84,36 @@ class Reply:
                     break
                 filled += count
         return filled
+
+    def read_exactly(self, count: int) -> bytearray:
+        """The whole body, which is promised to have *count* bytes.
+
+        Raises:
+            Corrupt: it is shorter.
+        """
+        content = bytearray(count)
+        received = self.read_into(memoryview(content))
+        if received < count:
+            raise Corrupt(f"{show_url(self.url)}: the source promised {count} bytes and sent {received}")
+        return content
+
+    def read_chunks(self, limit: int) -> bytearray:
+        """The whole of a body without Content-Length, which must come in chunks: else nobody can tell where it ends.
+
+        Raises:
+            Precondition: it is longer than *limit*.
+            UserError: it has no chunks.
+            Corrupt: it breaks off.
+        """
+        where = show_url(self.url)
+        if self.headers.get("Transfer-Encoding", "").strip().lower() != "chunked":
+            raise UserError(f"{where}: the source does not tell the file's size; it must send Content-Length")
+        content = bytearray(limit + 1)
+        received = self.read_into(memoryview(content))
+        if received > limit:
+            raise Precondition(f"{where}: has more than {limit} bytes")
+        del content[received:]
+        return content
 
     def skip(self, count: int) -> int:
         """Read *count* bytes off the body and forget them; fewer only at its end."""

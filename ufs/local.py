@@ -10,15 +10,23 @@ import stat as modes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from datamodel.errors import HeadraceError, NotFound, PermissionRefused, Unavailable, UserError, VersionChanged
-from ufs.base import DIRECTORY, Entry, Stat, check_path
+from datamodel.errors import (
+    HeadraceError,
+    NotFound,
+    PermissionRefused,
+    Precondition,
+    Unavailable,
+    UserError,
+    VersionChanged,
+)
+from ufs.base import DIRECTORY, Entry, Stat, UnderFileSystem, check_path
 from ufs.beneath import open_beneath
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.EISDIR, errno.ENXIO)
 _REFUSED = (errno.EACCES, errno.EPERM)
 
 
-class LocalFileSystem:
+class LocalFileSystem(UnderFileSystem):
     """`UnderFileSystem` over a path of this machine; see `ufs.base` for the contract."""
 
     def __init__(self, path: str) -> None:
@@ -33,7 +41,7 @@ class LocalFileSystem:
     def stat(self, path: str) -> Stat:
         root, inside = self._locate(path)
         with _open(root, inside, os.O_PATH) as fd:
-            return DIRECTORY if path == "" else _stat_of(os.fstat(fd), root, inside)
+            return DIRECTORY if path == "" else _stat_of(os.fstat(fd), _show(root, inside))
 
     def list(self, path: str) -> Iterator[Entry]:
         root, inside = self._locate(path)
@@ -43,23 +51,36 @@ class LocalFileSystem:
         return _scan(root, inside)
 
     def read_range(self, path: str, version: str, offset: int, into: memoryview) -> int:
+        with self._open_file(path) as (fd, where):
+            _check_version(fd, where, version)
+            filled = _fill(fd, offset, into)
+            _check_version(fd, where, version)
+            return filled
+
+    def read_whole(self, path: str, limit: int) -> tuple[Stat, bytearray]:
+        with self._open_file(path) as (fd, where):
+            stat = _stat_of(os.fstat(fd), where)
+            if stat.is_dir:
+                raise NotFound(f"{where}: is a directory")
+            if stat.size > limit:
+                raise Precondition(f"{where}: has {stat.size} bytes, more than {limit}")
+            content = bytearray(stat.size)
+            _fill(fd, 0, memoryview(content))
+            _check_version(fd, where, stat.version)
+            return stat, content
+
+    def close(self) -> None:
+        """Nothing stays open between calls."""
+
+    @contextmanager
+    def _open_file(self, path: str) -> Iterator[tuple[int, str]]:
+        """A descriptor to read *path* by, and its name for messages."""
         root, inside = self._locate(path)
         if not path:
             raise NotFound(f"{self._path}: the root of a source is no file")
         # O_NONBLOCK: opening a pipe must not wait for its writer.
         with _open(root, inside, os.O_RDONLY | os.O_NONBLOCK) as fd:
-            _check_version(fd, root, inside, version)
-            filled = 0
-            while filled < len(into):
-                count = os.preadv(fd, [into[filled:]], offset + filled)
-                if count == 0:
-                    break
-                filled += count
-            _check_version(fd, root, inside, version)
-            return filled
-
-    def close(self) -> None:
-        """Nothing stays open between calls."""
+            yield fd, _show(root, inside)
 
     def _locate(self, path: str) -> tuple[str, str]:
         """The folder that must not be left and the path in it, which is another than *path* for the root of a file."""
@@ -112,11 +133,11 @@ def _is_above(root: str, folder: str, found: os.stat_result) -> bool:
     return False
 
 
-def _stat_of(found: os.stat_result, root: str, path: str) -> Stat:
+def _stat_of(found: os.stat_result, where: str) -> Stat:
     if modes.S_ISDIR(found.st_mode):
         return DIRECTORY
     if not modes.S_ISREG(found.st_mode):
-        raise NotFound(f"{_show(root, path)}: neither a file nor a directory")
+        raise NotFound(f"{where}: neither a file nor a directory")
     return Stat(is_dir=False, size=found.st_size, mtime_ns=found.st_mtime_ns, version=_version(found))
 
 
@@ -128,12 +149,19 @@ def _version(found: os.stat_result) -> str:
     return f"{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_size}-{found.st_ino}"
 
 
-def _check_version(fd: int, root: str, path: str, version: str) -> None:
+def _fill(fd: int, offset: int, into: memoryview) -> int:
+    filled = 0
+    while filled < len(into) and (count := os.preadv(fd, [into[filled:]], offset + filled)):
+        filled += count
+    return filled
+
+
+def _check_version(fd: int, where: str, version: str) -> None:
     found = os.fstat(fd)
     if not modes.S_ISREG(found.st_mode):
-        raise NotFound(f"{_show(root, path)}: no file")
+        raise NotFound(f"{where}: no file")
     if _version(found) != version:
-        raise VersionChanged(f"{_show(root, path)}: pinned {version!r}, the source has {_version(found)!r}")
+        raise VersionChanged(f"{where}: pinned {version!r}, the source has {_version(found)!r}")
 
 
 def _show(root: str, path: str) -> str:

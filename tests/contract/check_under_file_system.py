@@ -6,13 +6,13 @@ Parametrise a test with `CHECKS` and give it a `Subject`; see tests/ufs/test_con
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from datamodel.errors import NotFound, UserError, VersionChanged
+from datamodel.errors import NotFound, Precondition, UserError, VersionChanged
 from ufs.base import UnderFileSystem
 
 BIG = Random(1).randbytes((3 << 20) + 17)
@@ -86,6 +86,20 @@ def read(ufs: UnderFileSystem, path: str, offset: int, length: int) -> bytes:
     return bytes(room[:count])
 
 
+def stream(ufs: UnderFileSystem, path: str, version: str, stop_at: int | None = None) -> bytes:
+    """What `read_from_start` brings until *stop_at* bytes are there; checks that it comes in order."""
+    got = bytearray()
+
+    def sink(offset: int, piece: memoryview) -> bool:
+        assert offset == len(got)
+        assert len(piece) > 0
+        got.extend(piece)
+        return stop_at is None or len(got) < stop_at
+
+    ufs.read_from_start(path, version, sink)
+    return bytes(got)
+
+
 def check_root_is_a_directory(subject: Subject) -> None:
     assert subject.ufs.stat("").is_dir
 
@@ -146,6 +160,67 @@ def check_reads_end_where_the_file_ends(subject: Subject) -> None:
     assert read(subject.ufs, "big.bin", len(BIG) + 1000, 100) == b""
     assert read(subject.ufs, "empty.bin", 0, 100) == b""
     assert read(subject.ufs, "three.txt", 0, 0) == b""
+
+
+def check_whole_files_come_with_their_stat(subject: Subject) -> None:
+    for path, content in files_of(subject.tree).items():
+        stat, found = subject.ufs.read_whole(path, len(content))
+
+        assert found == content
+        # The source may not have shown yet whether it knows ranges.
+        assert replace(stat, has_ranges=True) == replace(subject.ufs.stat(path), has_ranges=True)
+
+
+def check_whole_files_keep_to_the_limit(subject: Subject) -> None:
+    for path, limit in (("big.bin", len(BIG) - 1), ("big.bin", 0), ("three.txt", 2)):
+        with pytest.raises(Precondition):
+            subject.ufs.read_whole(path, limit)
+
+    assert subject.ufs.read_whole("three.txt", 3)[1] == b"abc"
+
+
+def check_only_files_are_read_whole(subject: Subject) -> None:
+    for path in ("", "dir", "empty-dir", "nothing", "three.txt/below"):
+        with pytest.raises(NotFound):
+            subject.ufs.read_whole(path, 1 << 20)
+
+
+def check_whole_files_are_told_by_their_version(subject: Subject) -> None:
+    path = subject.folder / "three.txt"
+    before, _ = subject.ufs.read_whole("three.txt", 100)
+    path.write_bytes(b"longer")
+    os.utime(path, (1_800_000_000, 1_800_000_000))
+
+    after, content = subject.ufs.read_whole("three.txt", 100)
+
+    assert (after.size, content) == (6, b"longer")
+    assert before.version != after.version == subject.ufs.stat("three.txt").version
+
+
+def check_streams_bring_every_byte_in_order(subject: Subject) -> None:
+    for path in ("big.bin", "empty.bin", "three.txt", "dir/nested/leaf"):
+        version = subject.ufs.stat(path).version
+
+        assert stream(subject.ufs, path, version) == subject.tree[path]
+
+
+def check_streams_end_when_told(subject: Subject) -> None:
+    version = subject.ufs.stat("big.bin").version
+    got = stream(subject.ufs, "big.bin", version, stop_at=1000)
+
+    assert 1000 <= len(got) < len(BIG)
+    assert got == BIG[: len(got)]
+    assert read(subject.ufs, "big.bin", 0, 100) == BIG[:100]
+
+
+def check_streams_bring_the_pinned_version_only(subject: Subject) -> None:
+    path = subject.folder / "three.txt"
+    before = subject.ufs.stat("three.txt")
+    path.write_bytes(b"xyz")
+    os.utime(path, (1_800_000_000, 1_800_000_000))
+
+    with pytest.raises(VersionChanged):
+        stream(subject.ufs, "three.txt", before.version)
 
 
 def check_missing_paths_are_not_found(subject: Subject) -> None:

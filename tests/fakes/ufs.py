@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from datamodel.errors import HeadraceError, NotFound, VersionChanged
-from ufs.base import DIRECTORY, Entry, Stat, check_path
+from ufs.base import DIRECTORY, Entry, Stat, UnderFileSystem, check_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Planted:
 
 
 @dataclass
-class MemoryFileSystem:
+class MemoryFileSystem(UnderFileSystem):
     """`UnderFileSystem` over *files*; folders are there as long as something is in them.
 
     *away* is raised by every call while it is set; *next_errors* by one call each, first in, first out. While *gate* is

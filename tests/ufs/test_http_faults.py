@@ -54,7 +54,7 @@ def part(
 def honest(request: Request) -> Answer:
     """A server without faults, for one file."""
     if request.method == "HEAD":
-        return answer(200, head=True, Content_Length=str(len(BODY)), ETag=ETAG)
+        return answer(200, head=True, Content_Length=str(len(BODY)), ETag=ETAG, Accept_Ranges="bytes")
     first, last = request.headers["range"].removeprefix("bytes=").split("-")
     return part(int(first), min(int(last), len(BODY) - 1))
 
@@ -195,7 +195,7 @@ def test_weaker_validators_pin_a_version_too(headers: dict[str, str], condition:
     def script(request: Request) -> Answer:
         size = next(sizes)
         if request.method == "HEAD":
-            return answer(200, head=True, Content_Length=str(size), headers=headers)
+            return answer(200, head=True, Content_Length=str(size), Accept_Ranges="bytes", headers=headers)
         return answer(206, BODY[:50], Content_Range=f"bytes 0-49/{size}", headers=headers)
 
     with served(script) as (ufs, server):
@@ -477,7 +477,7 @@ def test_address_of_a_directory_without_slash_is_a_directory(knows_redirect: boo
 
 
 def test_source_that_was_down_at_first_is_asked_again() -> None:
-    replies = iter([answer(503, head=True), answer(200, head=True, Content_Length="5", ETag=ETAG)])
+    replies = iter([answer(503, head=True), answer(200, head=True, Content_Length="0", ETag=ETAG)])
     with served(lambda _: next(replies), "file") as (ufs, _):
         with pytest.raises(Unavailable):
             ufs.stat("")

@@ -51,7 +51,7 @@ def url(tmp_path: Path, certificate: Path) -> Iterator[str]:
     context.load_cert_chain(certificate)
     with _Server(("127.0.0.1", 0), partial(_QuietHandler, directory=str(tmp_path / "tree"))) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"https://localhost:{server.server_port}/"
         server.shutdown()

@@ -85,7 +85,7 @@ def test_local_source_takes_no_options() -> None:
 
 
 def test_options_reach_the_server() -> None:
-    with ScriptedServer(lambda _: answer(200, head=True, Content_Length="1")) as server:
+    with ScriptedServer(lambda _: answer(200, head=True, Content_Length="0")) as server:
         open_source(source(server.url, username="u", password="p")).stat("file")
         open_source(source(server.url, bearer_token="t")).stat("file")
 
