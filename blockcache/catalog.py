@@ -178,6 +178,23 @@ class Catalog:
         assert node is not None
         return node
 
+    def pin(self, found: Sequence[tuple[int, Listed]]) -> list[Node | None]:
+        """Set the version of files whose content came along with it, all in one transaction.
+
+        Their rows in the same order; None where the row is gone or stands for other content.
+        """
+        query = """
+            UPDATE node SET size = ?1, mtime_ns = ?2, version = ?3
+            WHERE id = ?4 AND is_dir = 0 AND version IN ('', ?3) AND (size IS NULL OR size = ?1)
+        """
+        rows: list[Node | None] = []
+        with self._db as db:
+            db.execute("BEGIN IMMEDIATE")
+            for id, entry in found:
+                values = (entry.size, entry.mtime_ns, entry.version, id)
+                rows.append(self.get(id) if db.execute(query, values).rowcount else None)
+        return rows
+
     def forget(self, id: int) -> None:
         """Drop a row: the source has the name no more."""
         self._db.execute("DELETE FROM node WHERE id = ? AND id != ?", (id, ROOT_ID))

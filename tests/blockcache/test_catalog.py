@@ -309,3 +309,30 @@ def test_processes_that_start_at_once_on_a_new_file_share_one_catalog(path: Path
 
     assert errors == [b""] * 3
     assert Catalog(path).totals()[0] == 60
+
+
+def test_versions_that_came_with_the_content_are_pinned_where_they_fit(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog.sqlite")
+    listed = [Listed(name, False, 3, None) for name in "abcd"] + [Listed("unsized", False, None, None)]
+    catalog.record_listing(ROOT_ID, listed, now=1.0)
+    ids = {node.name: node.id for node in catalog.children(ROOT_ID)}
+    catalog.pin([(ids["b"], Listed("b", False, 3, 7, "other"))])
+    catalog.forget(ids["c"])
+
+    rows = catalog.pin(
+        [
+            (ids["a"], Listed("a", False, 3, 7, "v1")),
+            (ids["b"], Listed("b", False, 3, 7, "v1")),
+            (ids["c"], Listed("c", False, 3, 7, "v1")),
+            (ids["d"], Listed("d", False, 4, 7, "v1")),
+            (ids["unsized"], Listed("unsized", False, 9, 7, "v1")),
+        ]
+    )
+
+    assert [row and (row.name, row.size, row.version) for row in rows] == [
+        ("a", 3, "v1"),
+        None,
+        None,
+        None,
+        ("unsized", 9, "v1"),
+    ]
