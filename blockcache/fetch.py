@@ -5,7 +5,6 @@ so a tier that is full or broken costs the cache, never the read. In one process
 processes the lock on the block's map entry does, which dies with its holder.
 """
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,10 +14,11 @@ from blockcache.buffers import RUN_BYTES, Buffers
 from blockcache.cachefile import CacheFile
 from blockcache.catalog import Node
 from blockcache.origin import Origin
+from blockcache.patience import patiently
 from blockcache.streams import Streams
 from blockcache.tiers import Tiers
 from blockcache.uncached import UncachedFile
-from datamodel.errors import Corrupt, DeadlineExceeded, HeadraceError, Unavailable
+from datamodel.errors import HeadraceError, Unavailable
 from obs import logs
 
 log = logs.get("blockcache")
@@ -26,8 +26,6 @@ log = logs.get("blockcache")
 _DEMAND_REQUESTS, _AHEAD_REQUESTS = 12, 10
 _AHEAD_QUEUE = 4
 _WHOLE_FILE_BYTES = 4 << 20
-_RETRY_FOR_S = 15.0
-_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 3.0
 _OTHER_PROCESS_POLL_S = 0.002
 
 
@@ -122,7 +120,7 @@ class Fetcher:
         """Fetch *span*, whose locks are ours, and give them back; another process may have stored part of it before."""
         try:
             for missing in _runs([block for block in span if not target.file.has(block)], len(span)):
-                await self._fetch_with_retries(target, missing, limiter)
+                await self._fetch_span(target, missing, limiter)
         finally:
             for block in span:
                 target.file.unlock(block)
@@ -134,29 +132,17 @@ class Fetcher:
             await trio.sleep(_OTHER_PROCESS_POLL_S)
         await self._fetch_locked(target, range(block, block + 1), limiter)
 
-    async def _fetch_with_retries(self, target: Target, span: range, limiter: trio.CapacityLimiter) -> None:
-        give_up = trio.current_time() + _RETRY_FOR_S
-        backoff_s = _FIRST_BACKOFF_S
-        while True:
-            try:
-                data, is_stored = await trio.to_thread.run_sync(
-                    self._fetch, target, span, limiter=limiter, abandon_on_cancel=True
-                )
-            except (Unavailable, Corrupt) as error:
-                wait_s = max(getattr(error, "retry_after_s", None) or 0.0, backoff_s * random.uniform(0.5, 1.5))
-                if trio.current_time() + wait_s > give_up:
-                    message = f"{target.path!r}: given up after {_RETRY_FOR_S:.0f} s: {error}"
-                    raise DeadlineExceeded(message) from error
-                log.warning("fetch.retried", source=target.origin.name, path=target.path, error=str(error))
-                backoff_s = min(_LAST_BACKOFF_S, 2 * backoff_s)
-                await trio.sleep(wait_s)
-                continue
-            if is_stored:
-                self._tiers.note_stored(target.node.id, target.file, len(data))
-            for block in span:
-                start = (block - span.start) * target.file.block_bytes
-                target.flights[block].data = data[start : start + target.file.length(block)]
-            return
+    async def _fetch_span(self, target: Target, span: range, limiter: trio.CapacityLimiter) -> None:
+        data, is_stored = await patiently(
+            lambda: trio.to_thread.run_sync(self._fetch, target, span, limiter=limiter, abandon_on_cancel=True),
+            target.origin.name,
+            target.path,
+        )
+        if is_stored:
+            self._tiers.note_stored(target.node.id, target.file, len(data))
+        for block in span:
+            start = (block - span.start) * target.file.block_bytes
+            target.flights[block].data = data[start : start + target.file.length(block)]
 
     def _fetch(self, target: Target, span: range) -> tuple[memoryview, bool]:
         """In a thread: read *span* from the origin and store it if the tier has room."""
