@@ -1,5 +1,6 @@
 """Web servers for tests, on loopback and free ports: nginx, Python's, and one that follows a script."""
 
+import contextlib
 import http.server
 import os
 import socket
@@ -43,8 +44,15 @@ def nginx(root: Path, run: Path, options: str) -> Iterator[str]:
         try:
             yield f"http://{address}/"
         finally:
-            process.terminate()
-            process.wait()
+            _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    # nginx notes a signal that comes while it starts, and then sleeps until the next one.
+    while process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):
