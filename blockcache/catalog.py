@@ -94,6 +94,13 @@ class Use:
     tier: int = 0
 
 
+class _Connection(sqlite3.Connection):
+    """Of one thread. It ends with this, or with the catalog, whichever is first: nobody is left then to close it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Catalog:
     """Thread-safe: each thread has its own connection. A damaged file is started afresh: it is a cache.
 
@@ -136,7 +143,9 @@ class Catalog:
     def _db(self) -> sqlite3.Connection:
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = sqlite3.connect(self._path, timeout=10, isolation_level=None)
+            db = sqlite3.connect(
+                self._path, timeout=10, isolation_level=None, factory=_Connection, check_same_thread=False
+            )
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA mmap_size = 1073741824")
