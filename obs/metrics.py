@@ -12,5 +12,8 @@ FETCH_BYTES = Counter(
     "fluid_cache_fetch_bytes_total", "Bytes fetched into the cache by where they came from.", ["source"]
 )
 FETCH_ERRORS = Counter("fluid_cache_fetch_errors_total", "Fetches that failed.", ["source"])
+CORRUPT_BLOCKS = Counter(
+    "fluid_cache_corrupt_blocks_total", "Cached blocks or files that did not match their checksum and were dropped."
+)
 EVICTED_BYTES = Counter("fluid_cache_evicted_bytes_total", "Bytes evicted from the cache.")
 RECONCILE_SECONDS = Histogram("fluid_controller_reconcile_seconds", "Duration of one reconcile.", ["kind", "result"])
