@@ -15,8 +15,11 @@ from urllib.parse import quote, unquote, urlsplit
 from datamodel.errors import Corrupt, NotFound, Precondition, UserError, VersionChanged
 from ufs import http_version
 from ufs.base import DIRECTORY, Entry, Sink, Stat, UnderFileSystem, check_path
-from ufs.http_client import HttpClient, Limits, Reply, check_status, show_url
+from ufs.http_client import HttpClient, check_status
+from ufs.http_errors import show_url
+from ufs.http_exchange import Reply
 from ufs.http_index import parse_index
+from ufs.http_socket import Limits
 
 INDEX_LIMIT_BYTES = 256 << 20
 _NO_HEAD = (403, 405, 501)  # 403: addresses signed for GET only

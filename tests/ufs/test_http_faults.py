@@ -18,7 +18,8 @@ from datamodel.errors import (
 from tests.ufs.servers import Answer, Request, ScriptedServer, answer
 from ufs.base import Entry
 from ufs.http import HttpFileSystem, HttpSettings
-from ufs.http_client import REDIRECT_LIMIT, Limits
+from ufs.http_client import REDIRECT_LIMIT
+from ufs.http_socket import Limits
 
 BODY = bytes(range(256)) * 16
 ETAG = '"v1"'
@@ -336,7 +337,7 @@ def test_stall_inside_the_body_is_unavailable_and_the_next_read_works() -> None:
         assert server.connection_count == 2
 
 
-@pytest.mark.parametrize("raw", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200\r\n" + b"a: b\r\n" * 200 + b"\r\n"])
+@pytest.mark.parametrize("raw", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200\r\n" + b"a: b\r\n" * 20_000])
 def test_connection_that_speaks_no_http_is_unavailable(raw: bytes) -> None:
     with served(lambda _: Answer(raw, "close")) as (ufs, _), pytest.raises(Unavailable):
         read(ufs)
