@@ -10,7 +10,7 @@ from datamodel.errors import UserError
 from tests.ufs.servers import ScriptedServer, answer
 from ufs.http import HttpFileSystem
 from ufs.local import LocalFileSystem
-from ufs.registry import open_source
+from ufs.registry import SECRET_OPTIONS, describe_options, open_source, show_source_url
 
 
 def source(url: str, **options: str) -> Source:
@@ -105,3 +105,59 @@ def test_file_address_is_unescaped_and_local_path_is_not(tmp_path: Path) -> None
 
     assert [entry.name for entry in unescaped.list("")] == ["unescaped"]
     assert [entry.name for entry in literal.list("")] == ["literal"]
+
+
+def test_every_option_is_described_and_secrets_are_known_by_all_their_names() -> None:
+    described = describe_options()
+
+    assert set(described) >= {"http", "https", "local", "file"}
+    assert all(text for options in described.values() for text in options.values())
+    assert {"password", "bearer-token"} <= SECRET_OPTIONS
+    assert "username" not in SECRET_OPTIONS
+
+
+def test_value_of_an_option_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t\n")
+    with ScriptedServer(lambda _: answer(200, head=True, Content_Length="1")) as server:
+        found = Source(name="demo", url=server.url, path="/", option_files={"bearer-token": str(tmp_path / "token")})
+
+        open_source(found).stat("file")
+
+        assert server.requests[0].headers["authorization"] == "Bearer t"
+
+
+def test_file_of_an_option_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+
+    with pytest.raises(UserError, match=f"source 'demo': option 'password': its file '{missing}': No such file"):
+        open_source(Source(name="demo", url="http://h/", path="/", option_files={"password": missing}))
+
+
+def test_option_given_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("p")
+    found = Source(
+        name="demo",
+        url="http://h/",
+        path="/",
+        options={"password": "p"},
+        option_files={"password": str(tmp_path / "password")},
+    )
+
+    with pytest.raises(UserError, match="option 'password': given as a value and as a file"):
+        open_source(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://u:p@h:80/a?token=x#y", "http://h:80/a"),
+        ("https://h?token=x", "https://h"),
+        ("s3://key:secret@bucket/a?b@c", "s3://bucket/a?b@c"),
+        ("sftp://u:p@h/a@b", "sftp://h/a@b"),
+        ("github://org:repo@main/a", "github://org:repo@main/a"),
+        ("local:///a@b?c", "local:///a@b?c"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_shown_address_has_no_credentials(url: str, shown: str) -> None:
+    assert show_source_url(url) == shown
