@@ -32,11 +32,14 @@ def _run(
 ) -> None:
     meter = Meter(origins.pids)
     start = time.monotonic()
-    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
-    codes = [process.wait() for process in running]
+    # With --parallel it shows its progress, however silent it is told to be.
+    running = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for command in commands
+    ]
+    problems = [process.communicate()[1] for process in running]
     seconds = time.monotonic() - start
-    if any(codes):
-        raise ReaderFailed(f"curl: exit codes {codes}")
+    if any(process.returncode for process in running):
+        raise ReaderFailed(f"curl: {problems[0].strip()}")
     cell = table.setdefault(row, {}).setdefault(name, Cell())
     cell.add(size / unit_bytes / seconds, size / 2**30, Cost(), meter.read())
 

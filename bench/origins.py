@@ -97,7 +97,8 @@ class Origins:
         bucket.mkdir(exist_ok=True)
         self._redis("-n", str(_DATABASES[dataset]), "flushdb")
         if dataset in ("large", "small"):
-            self._format(dataset, "--storage", "minio", "--bucket", f"{S3_URL}/{bucket.name}")
+            self._format(dataset, "--storage", "minio", "--bucket", f"{S3_URL}/{bucket.name}",
+                         ACCESS_KEY=S3_KEY, SECRET_KEY=S3_SECRET)  # fmt: skip
             self._juicefs("sync", "--threads", "8", f"{self._data.folder(dataset)}/", "jfs://VOLUME/",
                           VOLUME=self.redis_url(dataset))  # fmt: skip
         else:
@@ -119,13 +120,13 @@ class Origins:
         self._juicefs("load", self.redis_url(dataset), str(dump_file))
         dump_file.unlink()
 
-    def _format(self, dataset: str, *words: str) -> None:
-        self._juicefs("format", "--trash-days", "0", *words, self.redis_url(dataset), f"bench-{dataset}")
+    def _format(self, dataset: str, *words: str, **environment: str) -> None:
+        volume = [self.redis_url(dataset), f"bench-{dataset}"]
+        self._juicefs("format", "--trash-days", "0", *words, *volume, **environment)
 
     def _juicefs(self, *words: str, **environment: str) -> None:
-        secrets = {"ACCESS_KEY": S3_KEY, "SECRET_KEY": S3_SECRET}
         subprocess.run(
-            [self._tools / "juicefs", *words], check=True, env=os.environ | secrets | environment,
+            [self._tools / "juicefs", *words], check=True, env=os.environ | environment,
             stdout=subprocess.DEVNULL, stderr=(self._data.root / "juicefs.out").open("ab"),
         )  # fmt: skip
 
