@@ -35,6 +35,7 @@ log = logs.get("fusemount")
 _REPORT_PERIOD_S = 0.5
 _ATTACH_DEADLINE_S = 10.0
 _BACKING_GRACE_S = 1.0
+_BROKER_GRACE_S = 1.0
 
 
 class Daemon:
@@ -51,14 +52,15 @@ class Daemon:
         if loaded_shim is not None:
             loaded_shim.set_incarnation_bits(nodes.INCARNATION_BITS)
         self._session: BrokerSession | None = None
-        self._ready = self._detached = False
+        self._ready = False
+        self._broker_lost = trio.Event()
         self._evicted: list[tuple[float, int]] = []
 
     async def run(self, broker_socket: str, mountpoint: str, *, allow_other: bool) -> None:
         """Serve until SIGTERM or SIGINT, or until the mount ends."""
         if broker_socket:
             token = read_token(self._config)
-            self._session = await _attach(broker_socket, token, blocking=self._shim is None)
+            self._session = await _attach(broker_socket, token, self._reports, blocking=self._shim is None)
         origins = open_origins(self._config)
         async with open_dataset(
             self._config, origins, on_complete=self._note_complete, on_evict=self._note_evicted
@@ -120,7 +122,7 @@ class Daemon:
     async def _watch_broker(self, session: BrokerSession) -> None:
         """Our fuse device keeps the connection alive without the broker that made it; we end when its readers do."""
         await trio.lowlevel.wait_readable(session)
-        self._detached = True
+        self._broker_lost.set()
         log.warning("broker.lost")
 
     async def _end_on_signal(self, scope: trio.CancelScope) -> None:
@@ -135,17 +137,30 @@ class Daemon:
         while True:
             self._release_backings()
             report = self._report(dataset, process.memory_info().rss)
-            if self._reports is not None:
-                self._send(report)
+            if self._reports is not None and not self._send(report):
+                await self._outlive_supervisor()
             if self._status_file is not None:
                 self._write_status(report)
             await trio.sleep(_REPORT_PERIOD_S)
+
+    async def _outlive_supervisor(self) -> None:
+        """If the broker went as well, as they do in one process, our readers have nobody left but us.
+
+        Raises:
+            Unavailable: the broker is there, and will have new daemons.
+        """
+        with trio.move_on_after(_BROKER_GRACE_S):
+            await self._broker_lost.wait()
+        if not self._broker_lost.is_set():
+            raise Unavailable("the supervisor is gone")
+        log.warning("supervisor.lost")
+        self._reports = None
 
     def _release_backings(self) -> None:
         while self._evicted and self._evicted[0][0] <= trio.current_time():
             _, node_id = self._evicted.pop(0)
             assert self._session is not None
-            if not self._detached:
+            if not self._broker_lost.is_set():
                 self._session.close_backing(node_id)
 
     def _report(self, dataset: CachedDataset, rss_bytes: int) -> Report:
@@ -154,7 +169,7 @@ class Daemon:
             pid=os.getpid(),
             ready=self._ready,
             passthrough=self._has_passthrough,
-            detached=self._detached,
+            detached=self._broker_lost.is_set(),
             quota_bytes=dataset.tiers.quota_bytes,
             cached_bytes=dataset.tiers.cached_bytes,
             files=files,
@@ -178,18 +193,24 @@ class Daemon:
         new.write_text(json.dumps(status_json(status), indent=2))
         new.rename(self._status_file)
 
-    def _send(self, report: Report) -> None:
+    def _send(self, report: Report) -> bool:
+        """False when nobody is there any more to hear it."""
         assert self._reports is not None
         try:
             self._reports.send(msgspec.json.encode(report), socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return  # the supervisor is behind; the next report says it all
-        except OSError as error:
-            raise Unavailable("the supervisor is gone") from error
+            return True  # the supervisor is behind; the next report says it all
+        except OSError:
+            return False
+        return True
 
 
-async def _attach(path: str, token: str, *, blocking: bool) -> BrokerSession:
-    """Attach as soon as there is a broker: the pod may be up before the node's plugin has staged the volume."""
+async def _attach(path: str, token: str, reports: socket.socket | None, *, blocking: bool) -> BrokerSession:
+    """Attach as soon as there is a broker: the pod may be up before the node's plugin has staged the volume.
+
+    Raises:
+        Unavailable: the supervisor at the other end of *reports* is gone, and with it who would need us.
+    """
     pause_s, told = 0.05, False
     while True:
         try:
@@ -201,7 +222,17 @@ async def _attach(path: str, token: str, *, blocking: bool) -> BrokerSession:
                 log.info("broker.awaited", socket=path, error=str(error))
                 told = True
             pause_s = min(1.0, pause_s * 1.5)
-            await trio.sleep(pause_s)
+            with trio.move_on_after(pause_s):
+                await _until_ended(reports)
+                raise Unavailable("the supervisor is gone") from error
+
+
+async def _until_ended(reports: socket.socket | None) -> None:
+    """Nobody writes to a daemon, so what makes *reports* readable is its end."""
+    if reports is None:
+        await trio.sleep_forever()
+    else:
+        await trio.lowlevel.wait_readable(reports)
 
 
 def main() -> int:
