@@ -91,7 +91,7 @@ def _content(option: str, path: str) -> str:
 
 def _open_http(url: str, options: Mapping[str, str]) -> UnderFileSystem:
     from ufs.http import HttpFileSystem, HttpSettings
-    from ufs.http_client import Limits
+    from ufs.http_socket import Limits
 
     for name in ("username", "password", "bearer-token"):
         if not options.get(name, "").isprintable():
