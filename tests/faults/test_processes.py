@@ -1,0 +1,95 @@
+"""Processes of a mount that are killed, stopped or told to end while sixteen others read from it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.origin import Asked, Fault, FaultyOrigin
+from tests.faults.readers import reading
+from tests.faults.sizes import MIB, READERS, ROUNDS
+from tests.fusemount.mounts import Mounted, content, layers, mounted, until
+
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("private_mounts")]
+
+FILES = {
+    "large": content(9 * MIB + 5, 1),
+    "middle": content(2 * MIB + 77, 2),
+    **{f"small-{number}": content(20_000 + number, 100 + number) for number in range(30)},
+}
+HELD_FROM = 4 * MIB
+
+
+def hold_the_tail(asked: Asked) -> Fault | None:
+    """So that readers wait for bytes that are on their way when something happens."""
+    is_tail = asked.name == "large" and asked.offset + asked.length > HELD_FROM
+    return Fault(stall_after=1000) if is_tail and asked.method == "GET" else None
+
+
+@pytest.fixture
+def origin() -> Iterator[FaultyOrigin]:
+    with FaultyOrigin(hold_the_tail) as made:
+        for name, data in FILES.items():
+            made.put(name, data)
+        yield made
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}/exe").exists()
+
+
+def until_replaced(mount: Mounted, victims: set[int]) -> None:
+    def is_replaced() -> bool:
+        daemons = set(mount.pids("daemon"))
+        return len(daemons) == 2 and not daemons & victims and all(map(is_gone, victims))
+
+    until(is_replaced)
+
+
+@pytest.mark.parametrize("which", ["one", "all"])
+@pytest.mark.parametrize("number", [signal.SIGKILL], ids=lambda number: number.name)
+def test_readers_notice_nothing_of_daemons_that(
+    origin: FaultyOrigin, tmp_path: Path, number: signal.Signals, which: str
+) -> None:
+    with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
+        origin.until_stalled()
+        for _ in range(ROUNDS):
+            victims = set(sorted(mount.pids("daemon"))[: 1 if which == "one" else 2])
+            for victim in victims:
+                os.kill(victim, number)
+            until_replaced(mount, victims)
+        origin.release()
+
+        assert readers.finish() == []
+
+
+def test_mount_that_is_told_to_end_while_busy_ends_cleanly(origin: FaultyOrigin, tmp_path: Path) -> None:
+    with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
+        origin.until_stalled()
+        pids = [process["pid"] for process in mount.status()["processes"]]
+
+        os.kill(mount.pids("broker")[0], signal.SIGTERM)
+
+        until(lambda: all(map(is_gone, pids)))
+        assert layers(mount.path) == 0
+        origin.release()
+        assert not [problem for problem in readers.finish() if "differs" in problem or "bytes" in problem]
+    log = mount.log.read_text()
+    assert "Traceback" not in log
+
+    with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
+        assert readers.finish() == []
+
+
+def test_readers_of_a_mount_whose_broker_was_killed_read_on(origin: FaultyOrigin, tmp_path: Path) -> None:
+    with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
+        origin.until_stalled()
+        (broker,) = mount.pids("broker")
+
+        os.kill(broker, signal.SIGKILL)
+        until(lambda: is_gone(broker))
+        origin.release()
+
+        assert readers.finish() == []
