@@ -6,7 +6,7 @@ credentials and queries. Thread-safe.
 
 import string
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
@@ -22,13 +22,27 @@ _POOLS_LIMIT = 8  # of hosts that a source redirects to
 _REDIRECTS = (301, 302, 303, 307, 308)
 _FIXED_LINES = "Accept-Encoding: identity\r\nUser-Agent: headrace\r\n"
 
+Signer = Callable[[str, str], Mapping[str, str]]
+"""Method and address to the headers that authorise this one request."""
+
 
 class HttpClient:
-    """Requests to the host of one source. *authorization* goes to no other origin."""
+    """Requests to the host of one source. *authorization* goes to no other origin.
 
-    def __init__(self, origin: str, authorization: str | None, limits: Limits, ca_file: str | None = None) -> None:
+    With *sign* every request is signed by itself, and no redirect is followed: a signature holds for one address.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        authorization: str | None,
+        limits: Limits,
+        ca_file: str | None = None,
+        sign: Signer | None = None,
+    ) -> None:
         self._origin = origin_of(urlsplit(origin))
         self._authorization = authorization
+        self._sign = sign
         self._connector = Connector(limits, ca_file)
         self._pools: dict[Origin, Pool] = {}
         self._pools_lock = threading.Lock()
@@ -58,7 +72,7 @@ class HttpClient:
         for _ in range(REDIRECT_LIMIT + 1):
             with translated(current):
                 reply = self._send(method, current, headers)
-            if reply.status not in _REDIRECTS:
+            if reply.status not in _REDIRECTS or self._sign is not None:
                 return reply
             location = reply.headers.get("Location")
             if not location:
@@ -79,6 +93,8 @@ class HttpClient:
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
         if self._authorization and origin == self._origin:
             lines.append(f"Authorization: {self._authorization}\r\n")
+        if self._sign is not None:
+            lines += [f"{name}: {value}\r\n" for name, value in self._sign(method, url).items()]
         if pool.proxy is not None and origin.scheme == "http":
             target = f"http://{origin.netloc()}{target}"
             if pool.proxy.authorization:

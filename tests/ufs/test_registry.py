@@ -118,7 +118,7 @@ def test_every_option_is_described_and_secrets_are_known_by_all_their_names() ->
 
 def test_value_of_an_option_may_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("t\n")
-    with ScriptedServer(lambda _: answer(200, head=True, Content_Length="1")) as server:
+    with ScriptedServer(lambda _: answer(200, head=True, Content_Length="0")) as server:
         found = Source(name="demo", url=server.url, path="/", option_files={"bearer-token": str(tmp_path / "token")})
 
         open_source(found).stat("file")
