@@ -94,7 +94,8 @@ class Origins:
         if done.exists():
             return
         bucket = self._data.folder(juicefs_bucket(dataset))
-        bucket.mkdir(exist_ok=True)
+        subprocess.run(["rm", "-rf", bucket], check=True)  # what an interrupted run left would be refused
+        bucket.mkdir()
         self._redis("-n", str(_DATABASES[dataset]), "flushdb")
         if dataset in ("large", "small"):
             self._format(dataset, "--storage", "minio", "--bucket", f"{S3_URL}/{bucket.name}",
