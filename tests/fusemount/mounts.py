@@ -33,22 +33,10 @@ class Mounted:
         return [process["pid"] for process in self.status()["processes"] if process["role"] == role]
 
 
-def headrace(*words: str, log: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    """Run the command to its end. With *log*, what it leaves in the background writes there."""
+def headrace(*words: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end; what it leaves in the background logs to a file of its own."""
     command = [sys.executable, "-m", "headrace.main", *words]
-    if log is None:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_RUN_S, check=False)
-    with log.open("w") as file:
-        result = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=file,
-            text=True,
-            timeout=_RUN_S,
-            check=False,
-        )
-    return subprocess.CompletedProcess(command, result.returncode, "", log.read_text())
+    return subprocess.run(command, capture_output=True, text=True, timeout=_RUN_S, check=False)
 
 
 @contextlib.contextmanager
@@ -56,8 +44,9 @@ def mounted(folder: Path, *words: str) -> Iterator[Mounted]:
     """Mount *words* (sources and options) on a folder in *folder*, with its cache beside it."""
     folder.chmod(0o755)
     mount = Mounted(folder / "mnt", folder / "cache", folder / "mount.log")
-    result = headrace("mount", "--background", "--cache-dir", str(mount.cache), *words, str(mount.path), log=mount.log)
-    assert result.returncode == 0, result.stderr
+    options = ("--background", "--cache-dir", str(mount.cache), "--log-file", str(mount.log))
+    result = headrace("mount", *options, *words, str(mount.path))
+    assert result.returncode == 0, result.stderr + mount.log.read_text()
     try:
         yield mount
     finally:

@@ -15,10 +15,10 @@ def test_state_folder_that_somebody_else_made_first_is_refused(tmp_path: Path, m
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     os.chown(theirs, 12345, 12345)
-    monkeypatch.setattr("fusemount.local.state_root", lambda: theirs / "headrace")
+    monkeypatch.setattr("fusemount.localstate.state_root", lambda: theirs / "headrace")
     config = ClientConfig(dataset="a/b", sources=(), tiers=(Tier(path=str(tmp_path / "cache"), quota_bytes=1),))
 
     with pytest.raises(PermissionRefused, match="XDG_RUNTIME_DIR"):
-        LocalMount(MountPlan(config, tmp_path / "mnt", 0, False, "info")).run()
+        LocalMount(MountPlan(config, tmp_path / "mnt", 0), lambda: None, print).run()
 
     assert not (tmp_path / "cache").exists()

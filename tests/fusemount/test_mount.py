@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fusemount.localcache import OWNER_NAME
 from tests.contract.check_under_file_system import TREE, plant
 from tests.fusemount.mounts import Mounted, content, digest, headrace, layers, mounted, until, walk
 from tests.ufs.servers import nginx
@@ -267,8 +268,7 @@ def test_umount_of_a_mount_in_use_names_who_uses_it(tree: Path, tmp_path: Path) 
 def test_mountpoint_below_a_linked_folder_is_the_same_by_both_names(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    log = tmp_path / "log"
-    words = ("--cache-dir", str(tmp_path / "cache"), str(tree), f"{tmp_path}/link/mnt")
+    words = ("--cache-dir", str(tmp_path / "cache"), "--log-file", f"{tmp_path}/log", str(tree), f"{tmp_path}/link/mnt")
     result = headrace("mount", "--background", *words)
     assert result.returncode == 0, result.stderr
 
@@ -303,7 +303,7 @@ def test_source_that_is_away_is_said_clearly(tmp_path: Path) -> None:
     words = ("--cache-dir", str(tmp_path / "cache"), "http://127.0.0.1:1/", str(tmp_path / "mnt"))
 
     foreground = headrace("mount", *words)
-    background = headrace("mount", "--background", *words, log=tmp_path / "log")
+    background = headrace("mount", "--background", "--log-file", str(tmp_path / "log"), *words)
 
     for result in (foreground, background):
         assert result.returncode == 1
@@ -316,6 +316,7 @@ def test_daemon_that_cannot_start_ends_the_mount_and_says_why(tree: Path, tmp_pa
     cache = tmp_path / "cache"
     (cache / "blocks").mkdir(parents=True)
     (cache / "blocks" / "00").write_bytes(b"in the way")
+    (cache / OWNER_NAME).touch()
 
     result = headrace("mount", "--cache-dir", str(cache), str(tree), str(tmp_path / "mnt"))
 
@@ -324,7 +325,7 @@ def test_daemon_that_cannot_start_ends_the_mount_and_says_why(tree: Path, tmp_pa
     assert "must be writable" in result.stderr.rpartition("headrace mount:")[2]
     assert result.stderr.count("daemon.started") < 20
     assert layers(tmp_path / "mnt") == 0
-    assert headrace("status", str(tmp_path / "mnt")).stderr.endswith("not mounted\n")
+    assert headrace("status", str(tmp_path / "mnt")).stderr.endswith("`headrace status` lists them\n")
 
 
 def test_two_sources_are_two_folders(tree: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from datamodel.client import Source
 from datamodel.errors import UserError
-from headrace.main import COMMANDS, parser_of
+from headrace.main import COMMANDS, command_parser
 from headrace.sources import parse_sources
 
 
@@ -26,9 +26,10 @@ def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
-    text = parser_of(command).format_help()
+    text = command_parser(command).format_help()
 
-    assert command in text
+    assert f"headrace {command}" in text
+    assert "example" in text
 
 
 def test_no_command_is_wrong_usage() -> None:
