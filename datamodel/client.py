@@ -54,7 +54,7 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """`<namespace>/<name>`, for logs and metrics."""
     sources: tuple[Source, ...]
     tiers: tuple[Tier, ...]
-    """Nearest first. The catalog lives in the first."""
+    """Nearest first."""
     workers: Workers = Workers()
     token_file: str = ""
     """File with the runtime's token; empty when neither broker nor workers ask for one."""
@@ -75,6 +75,11 @@ class ClientConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     them without a message to the daemon; `auto` looks at the sizes known when the mount is made."""
     crawl: bool = True
     """List the whole dataset in the background, so that totals are true and names are there before they are asked."""
+
+    @property
+    def catalog_folder(self) -> str:
+        """Where the catalog lives: with the last tier, which lasts longest. Memory forgets."""
+        return self.tiers[-1].path
 
 
 def decode_client_config(text: bytes | str, field: str = "client.json") -> ClientConfig:
