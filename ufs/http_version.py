@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 
 from datamodel.errors import Corrupt, VersionChanged
 
-_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]+"')  # an empty one tells nothing apart
 _CONTENT_RANGE = re.compile(r"bytes\s+(?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.IGNORECASE)
 
 _ENCODED_NAMES = {
