@@ -220,12 +220,23 @@ class Catalog:
         query = "SELECT id, cached_bytes FROM node WHERE cached_bytes > 0 AND tier = ? ORDER BY used_at LIMIT ?"
         return [(int(id), int(size)) for id, size in self._database.connection.execute(query, (tier, limit))]
 
+    def cached_after(self, tier: int, after: int, limit: int) -> list[int]:
+        """Files of which something is cached in *tier*, from the first id above *after*."""
+        query = "SELECT id FROM node WHERE id > ? AND cached_bytes > 0 AND tier = ? ORDER BY id LIMIT ?"
+        return [int(id) for (id,) in self._database.connection.execute(query, (after, tier, limit))]
+
     def note_evicted(self, id: int) -> int | None:
         """Nothing of *id* is cached any more; the incarnation it had until now, None if its row is gone."""
-        node = self.get(id)
-        self._database.connection.execute("UPDATE node SET cached_bytes = 0 WHERE id = ?", (id,))
-        self.turn(id, passthrough=False)
-        return node.incarnation if node else None
+        return self.note_all_evicted([id]).get(id)
+
+    def note_all_evicted(self, ids: Iterable[int]) -> dict[int, int]:
+        """Nothing of *ids* is cached any more; the incarnations until now of those that have a row."""
+        these, listed = "id IN (SELECT value FROM json_each(?))", json.dumps(list(ids))
+        with self._database.writing() as db:
+            before = db.execute(f"SELECT id, incarnation FROM node WHERE {these}", (listed,)).fetchall()
+            query = f"UPDATE node SET cached_bytes = 0, incarnation = incarnation + incarnation % 2 WHERE {these}"
+            db.execute(query, (listed,))
+        return {int(id): int(incarnation) for id, incarnation in before}
 
     def known(self, ids: Iterable[int]) -> dict[int, int]:
         """Cached bytes, as recorded, of those of *ids* that have a row."""

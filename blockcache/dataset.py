@@ -16,6 +16,7 @@ import trio
 from blockcache.cachefile import CacheFile
 from blockcache.catalog import CATALOG_NAME, Catalog, Node
 from blockcache.fetch import Fetcher, Flight, Target
+from blockcache.keeper import Gone, Keeper
 from blockcache.limits import kept_files
 from blockcache.origin import Origin
 from blockcache.tiers import Tiers
@@ -29,7 +30,7 @@ log = logs.get("blockcache")
 
 Buffer = bytes | bytearray | memoryview
 
-_KEEP_PERIOD_S = 1.0
+_KEEP_PERIOD_S, _SHORTEST_PAUSE_S = 1.0, 0.05
 _ATTEMPTS = 3
 
 
@@ -57,11 +58,12 @@ class CachedDataset:
         on_evict: Callable[[int, int], None],
     ) -> None:
         self.config, self.origins = config, origins
-        self.catalog = Catalog(Path(config.tiers[0].path, CATALOG_NAME))
+        self.catalog = Catalog(Path(config.catalog_folder, CATALOG_NAME))
         self.tree = Tree(self.catalog, origins, config.listing_ttl_s)
         self.tiers = Tiers(config.tiers, self.catalog, config.block_bytes)
         self.counters = ReadCounters()
         self._on_evict = on_evict
+        self.keeper = Keeper(self.tiers, self.catalog, lambda node: on_complete(self.catalog, node))
         self._fetcher = Fetcher(self.tiers, lambda node: on_complete(self.catalog, node))
         self._targets: OrderedDict[int, Target] = OrderedDict()
         self._kept_files = kept_files()
@@ -156,25 +158,35 @@ class CachedDataset:
                 await self._keep_once()
             except (OSError, sqlite3.Error) as error:  # a full disk must not end the mount
                 log.error("housekeeping.failed", error=str(error))
-            await trio.sleep(_KEEP_PERIOD_S)
+            await trio.sleep(_SHORTEST_PAUSE_S)  # bytes that nobody can evict yet must not keep us busy
+            with trio.move_on_after(_KEEP_PERIOD_S):
+                await self.tiers.bell.wait_ringing(self.keeper.is_keeper)
 
     async def _keep_once(self) -> None:
-        uses = self.tiers.take_uses()
-        if uses:
-            await trio.to_thread.run_sync(self.catalog.note_use, uses)
-        self.tiers.note_totals(await trio.to_thread.run_sync(self.catalog.cached_by_tier))
-        if not await trio.to_thread.run_sync(self.tiers.keeps):
+        await trio.to_thread.run_sync(self.tiers.flush)
+        if self.tiers.release_evicted():
+            self._release_evicted()
+        if not await trio.to_thread.run_sync(self.keeper.keeps):
             return
-        for id, incarnation in await trio.to_thread.run_sync(self.catalog.take_orphans):
-            await self._evict(id, incarnation)
-        for id in await trio.to_thread.run_sync(self.tiers.victims):
-            await self._evict(id, await trio.to_thread.run_sync(self.catalog.note_evicted, id))
+        self.tiers.bell.silence()
+        await self._let_go(self.keeper.take_orphans)
+        while await self._let_go(self.keeper.relieve):
+            pass
+        await trio.to_thread.run_sync(self.keeper.tidy)
 
-    async def _evict(self, id: int, incarnation: int | None) -> None:
-        self.tiers.forget(id)
-        await trio.to_thread.run_sync(self.tiers.remove, id)
-        if incarnation is not None:
-            self._on_evict(id, incarnation)
+    async def _let_go(self, make_room: Callable[[], list[Gone]]) -> bool:
+        gone = await trio.to_thread.run_sync(make_room)
+        for one in gone:
+            if one.incarnation is not None:
+                self._on_evict(one.id, one.incarnation)
+        return bool(gone)
+
+    def _release_evicted(self) -> None:
+        """An evicted file takes its room until the last who has it open lets go. Orphans stay: see `target`."""
+        evicted = [id for id, target in self._targets.items() if target.file.is_evicted and not target.flights]
+        for id in evicted:
+            if self.catalog.get(id) is not None:
+                del self._targets[id]
 
 
 def _assemble(target: Target, flights: dict[int, Flight], offset: int, size: int) -> bytes:
@@ -211,9 +223,11 @@ async def open_dataset(
             yield dataset
         finally:
             nursery.cancel_scope.cancel()
-            uses = dataset.tiers.take_uses()
-            if uses:
-                dataset.catalog.note_use(uses)
+            try:
+                dataset.tiers.flush()
+            except sqlite3.Error as error:  # a full disk; the next keeper counts what is there
+                log.error("housekeeping.failed", error=str(error))
+            dataset.keeper.close()
             dataset.tiers.close()
             for origin in origins.values():
                 origin.close()

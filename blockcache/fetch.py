@@ -17,7 +17,6 @@ from blockcache.origin import Origin
 from blockcache.patience import patiently
 from blockcache.streams import Streams
 from blockcache.tiers import Tiers
-from blockcache.uncached import UncachedFile
 from datamodel.errors import HeadraceError, Unavailable
 from obs import logs
 
@@ -133,34 +132,24 @@ class Fetcher:
         await self._fetch_locked(target, range(block, block + 1), limiter)
 
     async def _fetch_span(self, target: Target, span: range, limiter: trio.CapacityLimiter) -> None:
-        data, is_stored = await patiently(
+        data = await patiently(
             lambda: trio.to_thread.run_sync(self._fetch, target, span, limiter=limiter, abandon_on_cancel=True),
             target.origin.name,
             target.path,
         )
-        if is_stored:
-            self._tiers.note_stored(target.node.id, target.file, len(data))
         for block in span:
             start = (block - span.start) * target.file.block_bytes
             target.flights[block].data = data[start : start + target.file.length(block)]
 
-    def _fetch(self, target: Target, span: range) -> tuple[memoryview, bool]:
+    def _fetch(self, target: Target, span: range) -> memoryview:
         """In a thread: read *span* from the origin and store it if the tier has room."""
         file = target.file
         offset = span.start * file.block_bytes
         data = self._buffers.take(min(span.stop * file.block_bytes, file.size) - offset)
         target.origin.read_range(target.path, target.node.version, offset, data)
-        if isinstance(file, UncachedFile) or not self._tiers.admits(file, len(data)):
-            return data, False
-        try:
-            for block in span:
-                start = block * file.block_bytes - offset
-                file.write(block, data[start : start + file.length(block)])
-            if file.try_complete():
-                self._on_complete(target.node)
-        except OSError as error:
-            log.warning("store.refused", path=target.path, error=str(error))
-        return data, True
+        if self._tiers.store(target.node.id, file, span.start, data):
+            self._on_complete(target.node)
+        return data
 
 
 def _runs(blocks: Sequence[int], limit: int) -> Iterator[range]:

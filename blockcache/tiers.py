@@ -1,217 +1,282 @@
-"""The tiers of one node: which folder a file's blocks live in, what is open, and what has to go when a quota is full.
+"""The tiers of one node: which folder a file's blocks live in, what is open, and whether there is room for more.
 
-Several processes share the folders. Whoever holds the lock of the first tier, the keeper, evicts for all; the kernel
-passes the lock on when its holder dies. A new keeper first looks through the folders for what a killed process left.
+Several processes share the folders; the bytes in each are counted by all together (`usage`). What has to go when a
+tier is full is the keeper's business (`keeper`).
 """
 
 import contextlib
-import fcntl
+import errno
 import os
-import time
+import random
+import sqlite3
+import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 
-from blockcache import cachefile
+from blockcache.bell import Bell
 from blockcache.cachefile import CacheFile
-from blockcache.catalog import Catalog, Node, Use
+from blockcache.catalog import Catalog, Node
+from blockcache.flightlocks import FlightLocks
+from blockcache.ledger import Ledger
 from blockcache.limits import kept_files
+from blockcache.place import Place
+from blockcache.session import Session
 from blockcache.uncached import UncachedFile
 from datamodel.client import Tier
 from datamodel.errors import Unavailable
 from obs import logs
-from obs.metrics import EVICTED_BYTES
+
+Buffer = bytes | bytearray | memoryview
 
 log = logs.get("blockcache")
 
-_VICTIMS_AT_ONCE = 10_000
+_OVERSIZE_TURNS = 1 / 8
+_UNKNOWN_SHARE = 1 / 16
 
 
 class Tiers:
-    """Cache files by node. Call from one thread, but for `CacheFile.read` and `write` of what `file()` gave out.
+    """Cache files by node. Any thread may call.
+
+    *folder*, that of the last tier, holds what the processes share beside the tiers: locks, the state of the session.
+    *flight_locks* are held, by row, by who fetches a small file.
 
     Raises:
-        Unavailable: a tier's folder cannot be made or written.
+        Unavailable: a folder cannot be made or written.
+        Conflict: too many processes share them.
     """
 
     def __init__(self, tiers: tuple[Tier, ...], catalog: Catalog, block_bytes: int) -> None:
-        self._tiers, self._catalog, self._block_bytes = tiers, catalog, block_bytes
+        self.folder, self._block_bytes = Path(tiers[-1].path), block_bytes
+        self._clock = catalog.clock
+        self._mutex = threading.Lock()  # never held over a system call
         self._open: OrderedDict[int, CacheFile] = OrderedDict()
-        self._uses: dict[int, float] = {}
-        self._grown: dict[int, CacheFile] = {}
-        self._sizes: dict[int, tuple[int, int]] = {}
         self._kept_files = kept_files()
-        self._folders = [Path(tier.path, "blocks") for tier in tiers]
-        self.note_totals(catalog.cached_by_tier())
-        for tier in tiers:
-            try:
-                for folder in range(256):
-                    Path(tier.path, "blocks", f"{folder:02x}").mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise Unavailable(f"tier {tier.path!r}: {error.strerror}; its folder must be writable") from error
-        self._lock_fd = os.open(Path(tiers[0].path, "keeper.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._is_keeper = False
+        self._promised = [0] * len(tiers)
         self._is_refusing = False
+        where = str(self.folder)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.session = Session(self.folder)
+            self.bell = Bell(self.folder / "keeper.bell")
+            self.flight_locks = FlightLocks(self.folder / "flights.lock")
+            self.places: list[Place] = []
+            known = catalog.cached_by_tier()
+            for index, tier in enumerate(tiers):
+                where, initial = tier.path, known.get(index, 0)
+                self.places.append(Place(index, tier, block_bytes, self.session, self.flight_locks, initial))
+        except OSError as error:
+            raise Unavailable(f"tier {where!r}: {error.strerror}; its folder must be writable") from error
+        self._evictions = [place.usage.evictions for place in self.places]
+        self._ledger = Ledger(catalog, self.places, self._kept_files)
 
     @property
     def quota_bytes(self) -> int:
-        return sum(tier.quota_bytes for tier in self._tiers)
+        return sum(place.tier.quota_bytes for place in self.places)
 
     @property
     def cached_bytes(self) -> int:
-        """What all processes have stored, as of the last housekeeping."""
-        return sum(self._stored)
+        """What all processes have stored, or are about to."""
+        return sum(place.usage.used for place in self.places)
+
+    def status(self) -> tuple[tuple[str, int, int], ...]:
+        """Of each tier its path, its quota in bytes, and the bytes in it."""
+        return tuple((place.tier.path, place.tier.quota_bytes, place.usage.used) for place in self.places)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be fetched than somebody waits for."""
+        return not all(place.is_pressed for place in self.places)
+
+    def is_complete(self, id: int) -> bool:
+        """Whether the whole file is in a tier."""
+        return any(place.has_complete(id) for place in self.places)
+
+    # ---- files ---------------------------------------------------------------------------------------------------
 
     def file(self, node: Node) -> CacheFile:
         """The cache file of *node*, whose size and version are pinned. A file already in a tier stays there.
 
         Where the medium refuses, what is given out holds nothing, and the next call tries again.
         """
-        found = self._open.get(node.id)
-        if found is None or found.is_evicted:
-            assert node.size is not None
-            stem = self._stem(node.id, node.size)
-            try:
-                found = CacheFile(stem, node.size, node.version, self._block_bytes)
-            except OSError as error:
-                return self._without_tier(stem, node.size, error)
-            self._is_refusing = False
+        with self._mutex:
+            found = self._open.get(node.id)
+            if found is not None:
+                self._open.move_to_end(node.id)
+        if found is not None and not found.is_evicted:
+            return found
+        try:
+            found = self._find(node)
+        except OSError as error:
+            return self._without_tier(node, error)
+        self._is_refusing = False
+        with self._mutex:
             self._open[node.id] = found
-            while len(self._open) > self._kept_files:
-                self._open.popitem(last=False)  # closed when its last user lets go of it
-        self._open.move_to_end(node.id)
+            self._open.move_to_end(node.id)
+            surplus = len(self._open) - self._kept_files
+            dropped = [self._open.popitem(last=False) for _ in range(surplus)]
+        del dropped  # closed here, not under the lock, unless somebody still reads
         return found
 
-    def _without_tier(self, stem: Path, size: int, error: OSError) -> CacheFile:
-        if not self._is_refusing:
-            log.warning("tier.refused", path=str(stem), error=str(error))
-        self._is_refusing = True
-        with contextlib.suppress(OSError):
-            stem.parent.mkdir(parents=True, exist_ok=True)  # somebody may have emptied the folder
-        return UncachedFile(stem, size, self._block_bytes)
+    def _find(self, node: Node) -> CacheFile:
+        size = node.size or 0
+        empty: dict[int, CacheFile] = {}
+        for place in self.places:
+            if place.keeps_whole(size):
+                file = empty[place.index] = place.open(node)
+                if file.has(0):
+                    return file
+            elif place.may_hold(node):
+                return place.open(node)
+        place = self._roomiest(size)
+        return empty.get(place.index) or place.open(node)
 
-    def note_use(self, id: int) -> None:
-        self._uses[id] = time.time()
-
-    def admits(self, file: CacheFile, count: int) -> bool:
-        """Whether *file*'s tier takes *count* more bytes now; if not, they are delivered without being kept."""
-        tier = self._tier_of(file)
-        return self._stored[tier] + self._written[tier] + count <= self._tiers[tier].quota_bytes
-
-    def note_stored(self, id: int, file: CacheFile, count: int) -> None:
-        """*count* more bytes of *id* are in *file*, which is held until `take_uses` has asked it for its size."""
-        self._written[self._tier_of(file)] += count
-        self._grown[id] = file
-        if len(self._grown) > self._kept_files:
-            self._settle(next(iter(self._grown)))
-
-    def forget(self, id: int) -> None:
-        """Drop what is remembered of *id*; `remove` its files then."""
-        for memory in (self._open, self._uses, self._grown, self._sizes):
-            memory.pop(id, None)
-
-    def remove(self, id: int) -> None:
-        """Unlink what is cached of *id*; who has the file open reads on. May be called from any thread."""
-        for index in range(len(self._tiers)):
-            cachefile.remove(self._path(index, id))
-
-    def take_uses(self) -> list[Use]:
-        """What to `Catalog.note_use` since the last call."""
-        for id in list(self._grown):
-            self._settle(id)
-        uses, sizes = self._uses, self._sizes
-        self._uses, self._sizes = {}, {}
-        unchanged = (None, 0)
-        return [
-            Use(id, size, uses.get(id, 0.0), tier)
-            for id in uses.keys() | sizes.keys()
-            for size, tier in [sizes.get(id, unchanged)]
-        ]
-
-    def _settle(self, id: int) -> None:
-        file = self._grown.pop(id)
-        if not file.is_evicted:
-            self._sizes[id] = file.cached_bytes(), self._tier_of(file)
-
-    def note_totals(self, by_tier: Mapping[int, int]) -> None:
-        """What all processes have stored, as the catalog knows it after `note_use`."""
-        self._stored = [by_tier.get(index, 0) for index in range(len(self._tiers))]
-        self._written = [0] * len(self._tiers)
-        self._promised = [0] * len(self._tiers)
-
-    def keeps(self) -> bool:
-        """Whether it is this process that evicts. The first time it is, what was left behind is put in order."""
-        if not self._is_keeper:
-            try:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            self._sweep()
-            self._is_keeper = True
-        return True
-
-    def victims(self) -> list[int]:
-        """Ids to evict now: of each tier above its high watermark the least recently used, down to the low one."""
-        victims = []
-        for index, tier in enumerate(self._tiers):
-            if self._stored[index] <= tier.quota_bytes * tier.high:
-                continue
-            excess = self._stored[index] - tier.quota_bytes * tier.low
-            for id, size in self._catalog.least_used(index, _VICTIMS_AT_ONCE):
-                if excess <= 0:
-                    break
-                excess -= size
-                victims.append(id)
-                EVICTED_BYTES.inc(size)
-            log.info("tier.evicted", tier=tier.path, stored_bytes=self._stored[index])
-        return victims
-
-    def close(self) -> None:
-        self._open.clear()
-        os.close(self._lock_fd)
-
-    def _sweep(self) -> None:
-        """Remove files that have no row, and count those that a killed process had no time to count."""
-        found: dict[int, Use] = {}
-        for index, folder in enumerate(self._folders):
-            for path in folder.glob("??/*"):
-                if path.stem.isdecimal():
-                    id = int(path.stem)
-                    before = found[id].cached_bytes or 0 if id in found else 0
-                    found[id] = Use(id, before + _stored_bytes(path), 0.0, index)
-        known = self._catalog.known(found)
-        for id in found.keys() - known.keys():
-            self.remove(id)
-        self._catalog.note_use([found[id] for id, size in known.items() if not size])
-        log.info("cache.swept", files=len(known), removed=len(found) - len(known))
-
-    def _stem(self, id: int, size: int) -> Path:
-        for index in range(len(self._tiers)):
-            stem = self._path(index, id)
-            if stem.with_suffix(".map").exists():
-                return stem
-        return self._path(self._roomiest(size), id)
-
-    def _roomiest(self, size: int) -> int:
+    def _roomiest(self, size: int) -> Place:
         """The nearest tier that a file of *size* fits in, beside what was placed a moment ago; else the last.
 
         A file that fits nowhere is kept as far as the last tier admits it.
         """
-        for index, tier in enumerate(self._tiers):
-            if self._stored[index] + self._promised[index] + size <= tier.quota_bytes * tier.high:
-                self._promised[index] += size
-                return index
-        return len(self._tiers) - 1
+        for place in self.places[:-1]:
+            if place.fits(self._promised[place.index] + size):
+                if not place.keeps_whole(size):  # that one is counted as soon as it comes
+                    self._promised[place.index] += size
+                return place
+        return self.places[-1]
 
-    def _tier_of(self, file: CacheFile) -> int:
-        return self._folders.index(file.stem.parent.parent)
+    def _without_tier(self, node: Node, error: OSError) -> CacheFile:
+        stem = self.places[-1].stem(node.id)
+        self._note_refusal(stem, error)
+        return UncachedFile(stem, node.size or 0, self._block_bytes)
 
-    def _path(self, index: int, id: int) -> Path:
-        return self._folders[index] / f"{id % 256:02x}" / str(id)
+    def _note_refusal(self, stem: str, error: OSError) -> None:
+        if not self._is_refusing:
+            log.warning("tier.refused", path=stem, error=str(error))
+        self._is_refusing = True
+        if error.errno == errno.ENOENT:  # somebody emptied the folder
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(error.filename or stem), exist_ok=True)
 
+    # ---- storing -------------------------------------------------------------------------------------------------
 
-def _stored_bytes(path: Path) -> int:
-    try:
-        return 0 if path.suffix == ".map" else path.stat().st_blocks * 512
-    except FileNotFoundError:
-        return 0  # evicted or renamed meanwhile
+    def store(self, id: int, file: CacheFile, first: int, data: memoryview) -> bool:
+        """Store *data*, whole blocks from *first*, if the file's tier has room. True if the file is complete now.
+
+        The caller holds the locks of the blocks. Their bytes are his to deliver in any case.
+        """
+        if not self.reserve(file, len(data)):
+            return False
+        stored, is_complete = 0, False
+        try:
+            for block in range(first, first - (-len(data) // file.block_bytes)):
+                length = file.length(block)
+                file.write(block, data[stored : stored + length])
+                stored += length
+            is_complete = file.try_complete()
+        except OSError as error:
+            self._note_refusal(str(file.stem), error)
+        if stored < len(data):
+            self._place_of(file).usage.release(len(data) - stored)
+        self.note_stored(id, file, stored)
+        return is_complete
+
+    def store_whole(self, node: Node, data: Buffer) -> CacheFile | None:
+        """Store a file of at most one block; its cache file, or None where no tier takes it.
+
+        Single flight is the caller's business; if another process stores it too, no harm is done.
+        """
+        file = self.file(node)
+        if file.blocks <= 1 and (file.try_complete() or self.store(node.id, file, 0, memoryview(data))):
+            return file
+        return None
+
+    def reserve(self, file: CacheFile, count: int) -> bool:
+        """Set *count* bytes aside in *file*'s tier, to be written and then told by `note_stored`.
+
+        False where they are to be delivered without being kept. The keeper is told where room gets short.
+        """
+        if isinstance(file, UncachedFile):
+            return False
+        place = self._place_of(file)
+        if file.is_oversize and not self._makes_way(place, file, count):
+            return False
+        is_reserved = place.reserve(count)
+        if not is_reserved or place.is_pressed:
+            self.bell.ring()
+        return is_reserved
+
+    admits = reserve
+
+    def _makes_way(self, place: Place, file: CacheFile, count: int) -> bool:
+        """Whether *count* more bytes may be kept of a file that is too large for its tier.
+
+        What came first stays: a file that is read through again and again finds its first part cached every time,
+        where giving up the least recently used would leave nothing of use. Now and then a random block makes way
+        nevertheless, so that what is cached follows readers who go elsewhere.
+        """
+        if file.cached_bytes() + count <= place.share_bytes:
+            return True
+        if random.random() >= _OVERSIZE_TURNS:
+            return False
+        freed = file.shrink(count)
+        place.usage.free(freed)
+        return freed >= count
+
+    def note_stored(self, id: int, file: CacheFile, count: int) -> None:
+        """*count* bytes of *id* that were reserved are in *file* now."""
+        place = self._place_of(file)
+        unknown = self._ledger.note_stored(id, file, place, count)
+        if place.is_pressed and unknown > place.tier.quota_bytes * _UNKNOWN_SHARE:
+            self._flush_early()
+
+    def _flush_early(self) -> None:
+        """The keeper can only evict what the catalog knows of."""
+        try:
+            self._ledger.flush()
+        except sqlite3.Error as error:  # housekeeping tries again, and says so if that fails as well
+            log.debug("catalog.refused", error=str(error))
+
+    def _place_of(self, file: CacheFile) -> Place:
+        return next(place for place in self.places if place.holds(file))
+
+    # ---- what is known of them -----------------------------------------------------------------------------------
+
+    def note_use(self, id: int) -> None:
+        self._ledger.note_use(id, self._clock())
+
+    def flush(self) -> None:
+        """Tell the catalog what was used and stored since the last time.
+
+        Raises:
+            sqlite3.Error: it cannot be told now; nothing is forgotten.
+        """
+        self._promised = [0] * len(self.places)
+        self._ledger.flush()
+
+    def forget(self, id: int) -> None:
+        """Let go of *id*, which is about to be evicted."""
+        self._ledger.forget(id)
+        with self._mutex:
+            self._open.pop(id, None)
+
+    def release_evicted(self) -> bool:
+        """Let go of what was evicted, by whichever process, so that its room is free; False if nothing was lately."""
+        evictions = [place.usage.evictions for place in self.places]
+        if evictions == self._evictions:
+            return False
+        self._evictions = evictions
+        with self._mutex:
+            held = list(self._open.items())
+        gone = [id for id, file in held if file.is_evicted]
+        with self._mutex:
+            dropped = [self._open.pop(id, None) for id in gone]
+        del held, dropped  # closed here, not under the lock
+        return True
+
+    def close(self) -> None:
+        """Let go of everything; call `flush` before."""
+        with self._mutex:
+            self._open.clear()
+        for place in self.places:
+            place.usage.close()
+        self.flight_locks.close()
+        self.bell.close()
+        self.session.close()

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from pathlib import Path
 
 from blockcache.cachefile import CacheFile
 from datamodel.errors import Corrupt
@@ -14,11 +13,13 @@ class UncachedFile(CacheFile):
     It calls itself evicted: with the next use the tiers are tried again.
     """
 
-    def __init__(self, stem: Path, size: int, block_bytes: int) -> None:
-        self._stem = stem
-        self.size, self.block_bytes = size, block_bytes
-        self.blocks = -(-size // block_bytes)
-        self.is_complete = False
+    @property
+    def is_complete(self) -> bool:
+        return False
+
+    @property
+    def fd(self) -> int:
+        return -1
 
     @property
     def is_evicted(self) -> bool:
@@ -34,7 +35,7 @@ class UncachedFile(CacheFile):
         return None
 
     def read(self, offset: int, size: int) -> bytes:
-        raise Corrupt(f"{self._stem.name}: no tier holds it")
+        raise Corrupt(f"{self.name}: no tier holds it")
 
     def write(self, block: int, data: memoryview) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -46,4 +47,7 @@ class UncachedFile(CacheFile):
         """Nothing was locked: another process that has no tier either fetches for itself."""
 
     def try_complete(self) -> bool:
+        return False
+
+    def is_sound(self) -> bool:
         return False

@@ -16,4 +16,5 @@ CORRUPT_BLOCKS = Counter(
     "fluid_cache_corrupt_blocks_total", "Cached blocks or files that did not match their checksum and were dropped."
 )
 EVICTED_BYTES = Counter("fluid_cache_evicted_bytes_total", "Bytes evicted from the cache.")
+DEMOTED_BYTES = Counter("fluid_cache_demoted_bytes_total", "Bytes taken from a tier that was full to the next.")
 RECONCILE_SECONDS = Histogram("fluid_controller_reconcile_seconds", "Duration of one reconcile.", ["kind", "result"])

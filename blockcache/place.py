@@ -1,0 +1,94 @@
+"""One tier on its medium: the folders of its cache files, the count of its bytes, and how it keeps small files."""
+
+import os
+from pathlib import Path
+
+from blockcache.cachefile import CacheFile
+from blockcache.catalog import Node
+from blockcache.flightlocks import FlightLocks
+from blockcache.session import Session
+from blockcache.sparsefile import SparseFile
+from blockcache.usage import Usage
+from blockcache.wholefile import WholeFile, is_whole, takes_whole_files
+from datamodel.client import Tier
+
+FOLDERS = 256
+OVERSIZE_SHARE = 0.5
+"""The part of a tier's quota that one file gets which does not fit below the tier's low watermark. With less than that
+the tier would be emptied for a file that it cannot hold anyway; the rest is left to all others."""
+
+
+class Place:
+    """The tier *index*. *initial* is how many bytes are in it, where nobody has counted them yet.
+
+    Raises:
+        OSError: its folder cannot be made or written.
+        Conflict: too many processes share it.
+    """
+
+    def __init__(
+        self, index: int, tier: Tier, block_bytes: int, session: Session, locks: FlightLocks, initial: int
+    ) -> None:
+        self.index, self.tier = index, tier
+        self._block_bytes, self._session, self._locks = block_bytes, session, locks
+        self.blocks = os.path.join(tier.path, "blocks")
+        for folder in range(FOLDERS):
+            os.makedirs(f"{self.blocks}/{folder:02x}", exist_ok=True)
+        self.usage = Usage(Path(tier.path, "usage"), initial)
+        self._takes_whole = takes_whole_files(self.blocks)
+        self._low, self._high = int(tier.quota_bytes * tier.low), int(tier.quota_bytes * tier.high)
+
+    @property
+    def is_pressed(self) -> bool:
+        """Above its high watermark."""
+        return self.usage.used > self._high
+
+    @property
+    def excess_bytes(self) -> int:
+        """What has to go to come down to the low watermark."""
+        return max(0, self.usage.used - self._low)
+
+    @property
+    def share_bytes(self) -> int:
+        """What one file may hold that is larger than all files together should be."""
+        return int(self.tier.quota_bytes * OVERSIZE_SHARE)
+
+    def fits(self, size: int) -> bool:
+        """Whether *size* more bytes leave it below its high watermark."""
+        return self.usage.used + size <= self._high
+
+    def reserve(self, count: int) -> bool:
+        """See `Usage.reserve`; the limit is the quota."""
+        return self.usage.reserve(count, self.tier.quota_bytes)
+
+    def stem(self, id: int) -> str:
+        return f"{self.blocks}/{id % FOLDERS:02x}/{id}"
+
+    def keeps_whole(self, size: int) -> bool:
+        """Whether a file of *size* bytes is kept in one piece here."""
+        return self._takes_whole and size <= self._block_bytes
+
+    def open(self, node: Node) -> CacheFile:
+        """The cache file of *node* here; a sparse one is made if it is missing.
+
+        Raises:
+            OSError: the medium refuses.
+        """
+        size, stem = node.size or 0, self.stem(node.id)
+        if self.keeps_whole(size):
+            return WholeFile(stem, size, node.version, self._block_bytes, self._session.digest, self._locks)
+        file = SparseFile(stem, size, node.version, self._block_bytes, self._session.digest)
+        file.is_oversize = size > self._low
+        return file
+
+    def may_hold(self, node: Node) -> bool:
+        """Whether something of a file of many blocks is here."""
+        return os.path.exists(f"{self.stem(node.id)}.map")
+
+    def has_complete(self, id: int) -> bool:
+        """Whether the whole file is here, whichever way it is kept."""
+        stem = self.stem(id)
+        return is_whole(stem) or (os.path.exists(stem) and os.path.exists(f"{stem}.map"))
+
+    def holds(self, file: CacheFile) -> bool:
+        return file.is_below(self.blocks)
