@@ -7,35 +7,24 @@ correct, but slow. So whether it does is found out at the first `stat`, which sa
 """
 
 import threading
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
 from datamodel.errors import Corrupt, NotFound, Precondition, UserError, VersionChanged
 from ufs import http_version
 from ufs.base import DIRECTORY, Entry, Sink, Stat, UnderFileSystem, check_path
+from ufs.http_address import HttpSettings, authorization_of, split_address
 from ufs.http_client import HttpClient, check_status
-from ufs.http_errors import show_url
+from ufs.http_errors import show_url, status_error
 from ufs.http_exchange import Reply
-from ufs.http_index import parse_index
-from ufs.http_socket import Limits
+from ufs.http_listing import Listing
 
-INDEX_LIMIT_BYTES = 256 << 20
+__all__ = ["HttpFileSystem", "HttpSettings"]
+
 _NO_HEAD = (403, 405, 501)  # 403: addresses signed for GET only
 _PIECE_BYTES = 1 << 20
-_ACCEPT = "application/json, text/html;q=0.9, */*;q=0.1"
-
-
-@dataclass(frozen=True, slots=True)
-class HttpSettings:
-    """Options of an HTTP source, parsed."""
-
-    username: str = ""
-    password: str = field(default="", repr=False)
-    bearer_token: str = field(default="", repr=False)
-    ca_file: str | None = None
-    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +44,10 @@ class HttpFileSystem(UnderFileSystem):
         Raises:
             UserError: the address or the credentials cannot be used.
         """
-        self._url, self._query, credentials = _split_url(url)
-        authorization = _authorization(credentials or (settings.username, settings.password), settings.bearer_token)
+        self._url, self._query, credentials = split_address(url)
+        authorization = authorization_of(credentials or (settings.username, settings.password), settings.bearer_token)
         self._client = HttpClient(self._url, authorization, settings.limits, settings.ca_file)
+        self._listing = Listing(self._client, self._query)
         self._has_ranges: bool | None = None
         """What the last answer to a range showed; None before the first. For files whose headers do not say it."""
         self._root: _Root | None = None
@@ -79,15 +69,7 @@ class HttpFileSystem(UnderFileSystem):
         check_path(path)
         if root.only is not None:
             return self._list_only(path, root.only)
-        url = self._url_of(root, path, is_dir=True)
-        with self._client.exchange("GET", url, {"Accept": _ACCEPT}) as reply:
-            check_status(reply)
-            http_version.check_encoding(show_url(reply.url), "", reply.headers)
-            body = reply.read_all(INDEX_LIMIT_BYTES)
-            try:
-                return iter(parse_index(body, reply.headers.get("Content-Type", ""), reply.url))
-            except UserError as error:
-                raise UserError(f"{show_url(reply.url)}: {error}") from error
+        return iter(self._listing.entries(self._url_of(root, path, is_dir=True)))
 
     def read_range(self, path: str, version: str, offset: int, into: memoryview) -> int:
         url = self._file_url(path)
@@ -98,7 +80,7 @@ class HttpFileSystem(UnderFileSystem):
         return filled
 
     def read_whole(self, path: str, limit: int) -> tuple[Stat, bytearray]:
-        with self._client.exchange("GET", self._file_url(path)) as reply:
+        with self._exchange("GET", self._file_url(path)) as reply:
             check_status(reply)
             where = show_url(reply.url)
             if _is_directory(reply):
@@ -112,7 +94,7 @@ class HttpFileSystem(UnderFileSystem):
     def read_from_start(self, path: str, version: str, sink: Sink) -> None:
         size = self._pinned_size(path, version)
         piece, offset = memoryview(bytearray(min(size, _PIECE_BYTES))), 0
-        with self._client.exchange("GET", self._file_url(path), http_version.conditions(version)) as reply:
+        with self._exchange("GET", self._file_url(path), http_version.conditions(version)) as reply:
             where = _check_file(reply)
             http_version.check_version(where, version, reply.headers, http_version.content_length(reply.headers))
             while offset < size:
@@ -139,10 +121,10 @@ class HttpFileSystem(UnderFileSystem):
         if self._url.endswith("/"):
             return _Root(self._url, None)
         try:
-            stat = self._stat_url(self._url + self._query)
+            stat = self._stat_url(self._url)
         except NotFound:
             # Some servers know a directory only by its slash.
-            with self._client.exchange("HEAD", f"{self._url}/{self._query}") as reply:
+            with self._exchange("HEAD", f"{self._url}/") as reply:
                 check_status(reply)
             stat = DIRECTORY
         if stat.is_dir:
@@ -171,21 +153,34 @@ class HttpFileSystem(UnderFileSystem):
     def _url_of(self, root: _Root, path: str, *, is_dir: bool = False) -> str:
         # "." and ".." never come here; everything but letters, digits and "_.-~" is escaped, so any byte survives.
         escaped = quote(path.encode("utf-8", "surrogateescape"), safe="/")
-        return f"{root.url}{escaped}{'/' if is_dir and path else ''}{self._query}"
+        return f"{root.url}{escaped}{'/' if is_dir and path else ''}"
 
     # ---- requests --------------------------------------------------------------------------------------------------
 
+    def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[Reply]:
+        return self._client.exchange(method, url + self._query, headers)
+
     def _stat_url(self, url: str) -> Stat:
-        with self._client.exchange("HEAD", url) as reply:
-            if reply.status not in _NO_HEAD:
+        with self._exchange("HEAD", url) as reply:
+            status, headers = reply.status, reply.headers
+            if status != 404 and status not in _NO_HEAD:
                 check_status(reply)
                 if _is_directory(reply):
                     return DIRECTORY
-                size = http_version.content_length(reply.headers)
-                known = self._has_ranges is not None or "Accept-Ranges" in reply.headers
+                size = http_version.content_length(headers)
+                known = self._has_ranges is not None or "Accept-Ranges" in headers
                 if size == 0 or (size is not None and known):
                     return self._file_stat(reply, size)
-        with self._client.exchange("GET", url, {"Range": "bytes=0-0"}) as reply:
+        if status == 404:
+            if self._listing.is_directory(f"{url}/", headers):
+                return DIRECTORY
+            raise status_error(status, url, headers)
+        return self._stat_by_range(url)
+
+    def _stat_by_range(self, url: str) -> Stat:
+        with self._exchange("GET", url, {"Range": "bytes=0-0"}) as reply:
             if reply.status != 416:
                 check_status(reply)
             if _is_directory(reply):
@@ -207,7 +202,7 @@ class HttpFileSystem(UnderFileSystem):
     def _read_piece(self, url: str, version: str, offset: int, into: memoryview) -> int:
         """Fill the start of *into* with one request; at least one byte."""
         headers = {"Range": f"bytes={offset}-{offset + len(into) - 1}", **http_version.conditions(version)}
-        with self._client.exchange("GET", url, headers) as reply:
+        with self._exchange("GET", url, headers) as reply:
             if reply.status == 416:  # the pinned version has these bytes
                 raise VersionChanged(f"{show_url(reply.url)}: the source has become shorter than {offset + 1} bytes")
             where = _check_file(reply)
@@ -260,28 +255,3 @@ def _total_size(reply: Reply) -> int:
             "it must send Content-Length or support range requests"
         )
     return size
-
-
-def _split_url(url: str) -> tuple[str, str, tuple[str, str] | None]:
-    """The bare address, `?query` or "", and the credentials of *url*."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise UserError("source url: cannot be read as an address; write http://HOST[:PORT]/PATH/") from error
-    if not host:
-        raise UserError(f"source url: {show_url(url)!r} names no host; write http://HOST[:PORT]/PATH/")
-    if parts.fragment:
-        raise UserError(f"source url: {show_url(url)!r} has a '#' part; write a '#' of a file name as %23")
-    shown = f"[{host}]" if ":" in host else host
-    bare = parts._replace(netloc=shown if port is None else f"{shown}:{port}", path=parts.path or "/", query="")
-    credentials = None
-    if parts.username is not None:
-        credentials = unquote(parts.username), unquote(parts.password or "")
-    return bare.geturl(), f"?{parts.query}" if parts.query else "", credentials
-
-
-def _authorization(basic: tuple[str, str], bearer_token: str) -> str | None:
-    if bearer_token:
-        return f"Bearer {bearer_token}"
-    return f"Basic {b64encode(':'.join(basic).encode()).decode()}" if any(basic) else None

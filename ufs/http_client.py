@@ -48,12 +48,15 @@ class HttpClient:
         self._pools_lock = threading.Lock()
 
     @contextmanager
-    def exchange(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> Iterator[Reply]:
+    def exchange(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Iterator[Reply]:
         """Send one request, follow redirects, and yield the final response of any status but 3xx.
 
+        Only for methods that change nothing: a request may be sent twice.
         One redirect is not followed but reported: to the same path with a slash at its end.
         """
-        reply = self._follow(method, url, headers or {})
+        reply = self._follow(method, url, headers or {}, body)
         try:
             yield reply
         except BaseException:
@@ -67,11 +70,11 @@ class HttpClient:
                 pool.close()
             self._pools.clear()
 
-    def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
+    def _follow(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
         current = url
         for _ in range(REDIRECT_LIMIT + 1):
             with translated(current):
-                reply = self._send(method, current, headers)
+                reply = self._send(method, current, headers, body)
             if reply.status not in _REDIRECTS or self._sign is not None:
                 return reply
             location = reply.headers.get("Location")
@@ -85,12 +88,14 @@ class HttpClient:
             current = target
         raise UserError(f"{show_url(url)}: more than {REDIRECT_LIMIT} redirects; check the server's redirect rules")
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
         parts = urlsplit(url)
         origin = origin_of(parts)
         pool = self._pool(origin)
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        if body:
+            lines.append(f"Content-Length: {len(body)}\r\n")
         if self._authorization and origin == self._origin:
             lines.append(f"Authorization: {self._authorization}\r\n")
         if self._sign is not None:
@@ -100,7 +105,7 @@ class HttpClient:
             if pool.proxy.authorization:
                 lines.append(f"Proxy-Authorization: {pool.proxy.authorization}\r\n")
         head = f"{method} {target} HTTP/1.1\r\nHost: {origin.netloc()}\r\n{_FIXED_LINES}{''.join(lines)}\r\n"
-        return _ask(pool, head.encode("latin-1"), method, url)
+        return _ask(pool, head.encode("latin-1") + body, method, url)
 
     def _pool(self, origin: Origin) -> Pool:
         pool = self._pools.get(origin)

@@ -194,6 +194,11 @@ class Reply:
             raise self._too_early()
         return b"".join(pieces)
 
+    def read_start(self, limit: int) -> bytes:
+        """The first *limit* bytes of the body, or all if it is shorter."""
+        start = bytearray(limit)
+        return bytes(memoryview(start)[: self.read_into(memoryview(start))])
+
     def skip(self, count: int) -> int:
         """Read *count* bytes off the body and forget them; fewer only at its end."""
         scratch = memoryview(bytearray(min(count, _PIECE)))

@@ -1,9 +1,9 @@
 """Read the index pages by which web servers show a directory. Pure: bytes in, entries out.
 
-Understood: the HTML of nginx, Apache, lighttpd, Caddy and Python's http.server, and in general any page whose links
-name its files; the JSON of nginx and Caddy. Names come from the link targets, never from the shown text, which servers
-shorten. Only plain links to a direct child of the page's own directory count. Sizes and times are taken only where the
-page gives them exactly. Any input yields entries or `UserError`, nothing else.
+Understood: the HTML of nginx, Apache, lighttpd, Caddy, rclone and Python's http.server, and in general any page whose
+links name its files; the JSON of nginx and Caddy. Names come from the link targets, never from the shown text, which
+servers shorten. Only plain links to a direct child of the page's own directory count. Sizes and times are taken only
+where the page gives them exactly. Any input yields entries or `UserError`, nothing else.
 """
 
 import json
@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
-from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from datamodel.errors import UserError
 from ufs.base import Entry
+from ufs.http_names import child_of, is_name, segments_of
 from ufs.http_version import parse_http_date_ns
 
 # nginx and Apache put date, time and size behind the link. A size of digits only is exact with both of them.
@@ -22,7 +23,6 @@ _DATE_AND_SIZE = re.compile(
     r"\s*(?:[0-9]{2}-[A-Za-z]{3}-[0-9]{4}|[0-9]{4}-[0-9]{2}-[0-9]{2})\s+[0-9]{2}:[0-9]{2}(?::[0-9]{2})?"
     r"\s+([0-9]{1,18})(?:\s|$)"
 )
-_PLAIN = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*/?")
 _SIZE = re.compile(r"[0-9]{1,18}")
 _TEXT_LIMIT = 4096  # behind a link; nothing of interest stands further away
 
@@ -37,7 +37,7 @@ def parse_index(body: bytes, content_type: str, url: str) -> list[Entry]:
     # Not strict: names may be any bytes, and a page may hold them unescaped.
     text = body.decode("utf-8", "surrogateescape")
     if kind in ("application/json", "text/json"):
-        return _merge(_json_entries(text, kind))
+        return _merge(_json_entries(text, kind, urlsplit(url)))
     if kind in ("text/html", "application/xhtml+xml"):
         return _merge(_html_entries(text, urlsplit(url)))
     raise UserError(
@@ -57,7 +57,7 @@ def _merge(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _entry(name: str | None, is_dir: bool, size: int | None, mtime_ns: int | None) -> Entry | None:
-    if name is None or name in ("", ".", "..") or "/" in name or "\0" in name:
+    if name is None or not is_name(name):
         return None
     return Entry(name=name, is_dir=is_dir, size=0 if is_dir else size, mtime_ns=None if is_dir else mtime_ns)
 
@@ -66,7 +66,7 @@ def _entry(name: str | None, is_dir: bool, size: int | None, mtime_ns: int | Non
 
 
 class _Links(HTMLParser):
-    """Collects each link's target, the text behind it and an exact size in an attribute behind it (Caddy)."""
+    """Collects each link's target, the text behind it and an exact size in an attribute behind it (Caddy, rclone)."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -86,8 +86,8 @@ class _Links(HTMLParser):
             self.sizes.append(None)
         elif tag == "tr":
             self._room = 0
-        elif self._room and values.get("data-size"):
-            self.sizes[-1] = values["data-size"]
+        elif self._room and self.sizes[-1] is None:
+            self.sizes[-1] = values.get("data-size") or values.get("data-order")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "a":
@@ -108,9 +108,9 @@ def _html_entries(text: str, page: SplitResult) -> Iterable[Entry]:
         links.close()
     except AssertionError as error:  # html.parser on some malformed declarations
         raise UserError("the source's index page is not readable HTML") from error
-    directory = _segments(page.path)
+    directory = segments_of(page.path)
     for href, texts, size in zip(links.hrefs, links.texts, links.sizes, strict=True):
-        child = _child(href, page, directory)
+        child = child_of(href, page, directory)
         if child is None:
             continue
         name, is_dir = child
@@ -126,67 +126,40 @@ def _exact_size(behind: str, attribute: str | None) -> int | None:
     return int(match[1]) if match else None
 
 
-def _child(href: str, page: SplitResult, directory: list[bytes]) -> tuple[str, bool] | None:
-    """Name and kind of the direct child that *href* points at; None for every other link."""
-    if _PLAIN.fullmatch(href):  # almost every link, and directories may have 100k of them
-        return href.removesuffix("/"), href.endswith("/")
-    try:
-        link = urlsplit(href)
-    except ValueError:
-        return None
-    if link.query or link.fragment or href.endswith(("?", "#")) or not link.path:
-        return None
-    if link.scheme and not link.netloc:
-        return None
-    if link.netloc and _origin(link, page.scheme) != _origin(page, ""):
-        return None
-    rest = _below(link.path, directory)
-    if rest is None or len(rest) != 1:
-        return None
-    return rest[0].decode("utf-8", "surrogateescape"), link.path.endswith("/")
-
-
-def _origin(url: SplitResult, default_scheme: str) -> tuple[str, str]:
-    return url.scheme or default_scheme, url.netloc.lower()
-
-
-def _below(path: str, directory: list[bytes]) -> list[bytes] | None:
-    """Segments of *path* under *directory*; None where it points elsewhere."""
-    segments = _segments(path)
-    if not path.startswith("/"):
-        return None if b".." in segments else segments
-    depth = len(directory)
-    return segments[depth:] if segments[:depth] == directory else None
-
-
-def _segments(path: str) -> list[bytes]:
-    # Split before decoding: an escaped slash is part of a name, and such a name is refused later.
-    parts = path.encode("utf-8", "surrogateescape").split(b"/")
-    return [unquote_to_bytes(part) for part in parts if part not in (b"", b".")]
-
-
 # ---- JSON ----------------------------------------------------------------------------------------------------------
 
 
-def _json_entries(text: str, kind: str) -> Iterable[Entry]:
+def _json_entries(text: str, kind: str, page: SplitResult) -> Iterable[Entry]:
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"the source's index page is {kind} but cannot be read") from error
     if not isinstance(rows, list):
         raise UserError(f"the source's index page is {kind} but no list of files; nginx' and Caddy's forms are known")
+    directory = segments_of(page.path)
     for row in rows:
         if not isinstance(row, dict) or not isinstance(row.get("name"), str):
             raise UserError(f"the source's index page is {kind} but its rows have no names")
         if row.get("type", "file") not in ("file", "directory"):
             continue
         is_dir = row.get("type") == "directory" or row.get("is_dir") is True
-        name = row["name"].removesuffix("/") if is_dir else row["name"]
-        size = row.get("size")
-        exact = size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None
-        entry = _entry(name if _is_encodable(name) else None, is_dir, exact, _json_mtime_ns(row))
+        size, mtime_ns = row.get("size"), _json_mtime_ns(row)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            size = None
+        if row.get("is_symlink") is True:  # Caddy may show the link's own values
+            size = mtime_ns = None
+        entry = _entry(_json_name(row, is_dir, page, directory), is_dir, size, mtime_ns)
         if entry is not None:
             yield entry
+
+
+def _json_name(row: dict[str, object], is_dir: bool, page: SplitResult, directory: list[bytes]) -> str | None:
+    link, name = row.get("url"), str(row["name"])
+    if isinstance(link, str):  # Caddy: the name itself has lost what is not UTF-8
+        child = child_of(link, page, directory)
+        return child[0] if child is not None else None
+    name = name.removesuffix("/") if is_dir else name
+    return name if _is_encodable(name) else None
 
 
 def _is_encodable(name: str) -> bool:
