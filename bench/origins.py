@@ -80,7 +80,7 @@ class Origins:
         process = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
         self._closing.callback(process.wait)
         self._closing.callback(process.terminate)
-        self.commands.append(command)
+        self.commands.append([Path(command[0]).name, *command[1:]])
         self.pids.append(process.pid)
         end = time.monotonic() + _START_DEADLINE_S
         while not _answers(port):

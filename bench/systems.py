@@ -64,13 +64,14 @@ def _headrace(place: Place) -> list[str]:
 
 
 def _headrace_s3(place: Place) -> list[str]:
-    options = [f"endpoint={S3_URL}", f"region={S3_REGION}", "allow-http=true"]
+    options = [f"endpoint={S3_URL}", f"region={S3_REGION}"]
     words = [word for option in options for word in ("--option", option)]
     return [*_headrace_mount(place), *words, f"s3://{place.dataset}/", str(place.mountpoint)]
 
 
 def _headrace_mount(place: Place) -> list[str]:
-    return [sys.executable, "-m", "headrace.main", "mount", "--log-level", "error", "--cache-dir", str(place.cache)]
+    program = Path(sys.executable).with_name("headrace")
+    return [str(program), "mount", "--log-level", "error", "--cache-dir", str(place.cache)]
 
 
 _RCLONE_OPTIONS = [
@@ -146,7 +147,8 @@ def mounted(system: System, data: Data, place: Place, commands: dict[str, str]) 
         yield Mounted(data.folder(place.dataset), [], 0.0)
         return
     command = system.command(place)
-    shown = [*(f"{name}={value}" for name, value in system.environment.items() if value != S3_SECRET), *command]
+    shown = [*(f"{name}={value}" for name, value in system.environment.items() if value != S3_SECRET)]
+    shown += [Path(command[0]).name, *command[1:]]
     commands.setdefault(f"{system.name} {place.dataset}", " ".join(shown))
     place.mountpoint.mkdir(exist_ok=True)
     place.cache.mkdir(exist_ok=True)
