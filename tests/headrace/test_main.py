@@ -1,16 +1,14 @@
 """The command line: exit codes, messages for people, and arguments that make no sense."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from datamodel.client import Source
-from datamodel.errors import UserError
 from headrace.main import COMMANDS, command_parser
-from headrace.sources import parse_sources
 
 
 def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -52,7 +50,9 @@ def test_users_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("ftp://h/",), "scheme"),
+        (("gopher://h/",), "scheme"),
+        (("",), "is empty"),
+        (("--option", "password=hunter2", "http://a/"), "--option-file"),
         (("/does/not/exist",), "neither a URL nor an existing path"),
         (("http://a/", "http://b/"), "needs a name"),
         (("a=http://a/", "a=http://b/"), "used twice"),
@@ -104,19 +104,56 @@ def test_config_that_is_not_there_is_said_so(tmp_path: Path, command: str) -> No
     assert "Traceback" not in result.stderr
 
 
-def test_single_source_fills_the_root(tmp_path: Path) -> None:
-    assert parse_sources(["http://h/x"]) == (Source(name="source", url="http://h/x", path="/"),)
-    assert parse_sources([str(tmp_path)])[0].url == f"local://{tmp_path}"
+@pytest.mark.parametrize("command", ["load", "refresh"])
+def test_path_that_is_in_no_mount_is_said_so(tmp_path: Path, command: str) -> None:
+    result = run(command, str(tmp_path))
+
+    assert (result.returncode, "not in a mount of headrace" in result.stderr) == (1, True)
+    assert "Traceback" not in result.stderr
 
 
-def test_named_sources_are_folders() -> None:
-    assert [source.path for source in parse_sources(["a=http://h/", "b.c=http://i/?x=y"])] == ["/a", "/b.c"]
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("load", "--parallel", "0", "/"), "--parallel: 0"),
+        (("load", "--rate", "fast", "/"), "--rate: 'fast' is not a size"),
+        (("load", "--rate", "0", "/"), "--rate: '0' would never end"),
+    ],
+)
+def test_wrong_load_is_wrong_usage(words: tuple[str, ...], message: str) -> None:
+    result = run(*words)
+
+    assert (result.returncode, message in result.stderr) == (2, True)
 
 
-def test_url_with_an_equals_sign_is_no_name() -> None:
-    assert parse_sources(["http://h/?a=b"])[0].url == "http://h/?a=b"
+def test_mounts_are_listed_without_a_mountpoint(tmp_path: Path) -> None:
+    result = run("status", "-o", "json", XDG_RUNTIME_DIR=str(tmp_path))
+
+    assert result.returncode == 0
+    assert result.stdout.startswith("[")
 
 
-def test_unnamed_source_beside_others_is_refused() -> None:
-    with pytest.raises(UserError, match="needs a name"):
-        parse_sources(["a=http://h/", "http://i/"])
+HEAVY = (
+    "trio",
+    "pyfuse3",
+    "kubernetes",
+    "grpc",
+    "urllib3",
+    "structlog",
+    "msgspec",
+    "prometheus_client",
+    "yaml",
+    "tqdm",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_imports_nothing_heavy(command: str) -> None:
+    code = f"from headrace.main import main; main([{command!r}, '--help'])"
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+
+    imported = set(re.findall(r"\| +([a-z0-9_]+)$", result.stderr, re.MULTILINE))
+    assert "argparse" in imported
+    assert imported.isdisjoint(HEAVY)
