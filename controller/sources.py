@@ -59,7 +59,7 @@ def _source(index: int, mount: Mount, spec: DatasetSpec) -> BoundSource:
     if url.scheme not in SOURCE_SCHEMES or "://" not in mount.mount_point:
         known = ", ".join(f"{scheme}://" for scheme in SOURCE_SCHEMES)
         raise UserError(f"{field}.mountPoint: {mount.mount_point!r} has no supported scheme; use one of {known}")
-    if url.scheme in ("http", "https"):
+    if url.scheme not in ("local", "file"):
         if not url.netloc:
             raise UserError(f"{field}.mountPoint: {mount.mount_point!r} names no host")
         return BoundSource(Source(name=name, url=mount.mount_point, path=path, options=options))

@@ -11,7 +11,7 @@ import msgspec
 from datamodel.errors import UserError
 
 MIB = 1 << 20
-SOURCE_SCHEMES = ("http", "https", "local", "file")
+SOURCE_SCHEMES = ("http", "https", "local", "file", "s3")
 """Under file systems that can be read; `local` and `file` are a folder of the node."""
 
 
@@ -21,7 +21,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     name: str
     """Shown in status and metrics; unique in the dataset."""
     url: str
-    """`http://…`, `https://…`, `local:///…`, `file:///…`."""
+    """Of one of `SOURCE_SCHEMES`, without secrets."""
     path: str
     """Absolute path inside the dataset: `/<name>`, or `/` for the only source."""
     options: dict[str, str] = {}

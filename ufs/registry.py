@@ -127,6 +127,12 @@ def _open_file(url: str, options: Mapping[str, str]) -> UnderFileSystem:
     return LocalFileSystem(unquote(parts.path, "utf-8", "surrogateescape"))
 
 
+def _open_s3(url: str, options: Mapping[str, str]) -> UnderFileSystem:
+    from ufs.s3_options import open_s3
+
+    return open_s3(url, options)
+
+
 @dataclass(frozen=True, slots=True)
 class _Scheme:
     open: Callable[[str, Mapping[str, str]], UnderFileSystem]
@@ -138,6 +144,7 @@ _SCHEMES: Mapping[str, _Scheme] = {
     "https": _Scheme(_open_http, tables.HTTP),
     "local": _Scheme(_open_local, {}),
     "file": _Scheme(_open_file, {}),
+    "s3": _Scheme(_open_s3, tables.S3),
 }
 
 SECRET_OPTIONS: frozenset[str] = frozenset(

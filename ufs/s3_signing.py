@@ -9,7 +9,9 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote, urlsplit
+
+from ufs.http_proxy import origin_of
 
 _EMPTY_BODY = hashlib.sha256(b"").hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -48,7 +50,11 @@ def signed_headers(
     added = {"x-amz-content-sha256": _EMPTY_BODY, "x-amz-date": moment}
     if credentials.session_token:
         added["x-amz-security-token"] = credentials.session_token
-    headers = {"host": _host(parts), **added, **{name.lower(): value for name, value in (extra or {}).items()}}
+    headers = {
+        "host": origin_of(parts).netloc(),
+        **added,
+        **{name.lower(): value for name, value in (extra or {}).items()},
+    }
     names = ";".join(sorted(headers))
     lines = "".join(f"{name}:{' '.join(headers[name].split())}\n" for name in sorted(headers))
     request = "\n".join((method, parts.path or "/", parts.query, lines, names, _EMPTY_BODY))
@@ -67,9 +73,3 @@ def _key(credentials: Credentials, day: str, region: str) -> bytes:
     for step in (day, region, "s3", "aws4_request"):
         key = hmac.digest(key, step.encode(), "sha256")
     return key
-
-
-def _host(parts: SplitResult) -> str:
-    """As HTTP clients send it: without the port that the scheme implies."""
-    host = parts.netloc.rpartition("@")[2]
-    return host.removesuffix(":443" if parts.scheme == "https" else ":80")
