@@ -33,6 +33,8 @@ class CacheFile(ABC):
         self._stem = stem
         self.size, self.block_bytes = size, block_bytes
         self.blocks = -(-size // block_bytes)
+        self.tier = 0
+        """Index of the tier that it is in."""
         self.is_oversize = False
         """Larger than what a tier grants one file: its blocks may go while it is open, see `shrink`."""
 
@@ -45,10 +47,6 @@ class CacheFile(ABC):
     def stem(self) -> Path:
         """Path of the complete data file, whether it is complete or not."""
         return Path(self._stem)
-
-    def is_below(self, folder: str) -> bool:
-        """Whether it is in *folder* or deeper."""
-        return self._stem.startswith(f"{folder}/")
 
     def length(self, block: int) -> int:
         """Bytes of *block*: the last one may be short."""

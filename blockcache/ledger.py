@@ -59,8 +59,7 @@ class Ledger:
                 self._put_back(uses, sizes, counts)
                 raise
         for place, count in zip(self._places, counts, strict=True):
-            if count:
-                place.usage.settle(count)
+            place.usage.settle(count)
 
     def _measure(self) -> None:
         """Ask what has grown for its size, and let go of it."""

@@ -74,11 +74,21 @@ class Place:
         Raises:
             OSError: the medium refuses.
         """
-        size, stem = node.size or 0, self.stem(node.id)
+        size = node.size or 0
         if self.keeps_whole(size):
-            return WholeFile(stem, size, node.version, self._block_bytes, self._session.digest, self._locks)
-        file = SparseFile(stem, size, node.version, self._block_bytes, self._session.digest)
-        file.is_oversize = size > self._low
+            file = self.new(node)
+            file.look()
+            return file
+        sparse = SparseFile(self.stem(node.id), size, node.version, self._block_bytes, self._session.digest)
+        sparse.tier, sparse.is_oversize = self.index, size > self._low
+        return sparse
+
+    def new(self, node: Node) -> WholeFile:
+        """A file to be stored in one piece, whether there is one already or not."""
+        file = WholeFile(
+            self.stem(node.id), node.size or 0, node.version, self._block_bytes, self._session.digest, self._locks
+        )
+        file.tier = self.index
         return file
 
     def may_hold(self, node: Node) -> bool:
@@ -89,6 +99,3 @@ class Place:
         """Whether the whole file is here, whichever way it is kept."""
         stem = self.stem(id)
         return is_whole(stem) or (os.path.exists(stem) and os.path.exists(f"{stem}.map"))
-
-    def holds(self, file: CacheFile) -> bool:
-        return file.is_below(self.blocks)

@@ -109,13 +109,16 @@ class Tiers:
         except OSError as error:
             return self._without_tier(node, error)
         self._is_refusing = False
+        self._keep_open(node.id, found)
+        return found
+
+    def _keep_open(self, id: int, file: CacheFile) -> None:
         with self._mutex:
-            self._open[node.id] = found
-            self._open.move_to_end(node.id)
+            self._open[id] = file
+            self._open.move_to_end(id)
             surplus = len(self._open) - self._kept_files
             dropped = [self._open.popitem(last=False) for _ in range(surplus)]
         del dropped  # closed here, not under the lock, unless somebody still reads
-        return found
 
     def _find(self, node: Node) -> CacheFile:
         size = node.size or 0
@@ -174,7 +177,7 @@ class Tiers:
         except OSError as error:
             self._note_refusal(str(file.stem), error)
         if stored < len(data):
-            self._place_of(file).usage.release(len(data) - stored)
+            self.places[file.tier].usage.release(len(data) - stored)
         self.note_stored(id, file, stored)
         return is_complete
 
@@ -183,8 +186,12 @@ class Tiers:
 
         Single flight is the caller's business; if another process stores it too, no harm is done.
         """
-        file = self.file(node)
-        if file.blocks <= 1 and (file.try_complete() or self.store(node.id, file, 0, memoryview(data))):
+        with self._mutex:
+            file = self._open.get(node.id)
+        if file is None or file.is_evicted:
+            place = self._roomiest(node.size or 0)
+            file = place.new(node) if place.keeps_whole(node.size or 0) else self.file(node)
+        if file.is_complete or self.store(node.id, file, 0, memoryview(data)):
             return file
         return None
 
@@ -195,7 +202,7 @@ class Tiers:
         """
         if isinstance(file, UncachedFile):
             return False
-        place = self._place_of(file)
+        place = self.places[file.tier]
         if file.is_oversize and not self._makes_way(place, file, count):
             return False
         is_reserved = place.reserve(count)
@@ -222,7 +229,7 @@ class Tiers:
 
     def note_stored(self, id: int, file: CacheFile, count: int) -> None:
         """*count* bytes of *id* that were reserved are in *file* now."""
-        place = self._place_of(file)
+        place = self.places[file.tier]
         unknown = self._ledger.note_stored(id, file, place, count)
         if place.is_pressed and unknown > place.tier.quota_bytes * _UNKNOWN_SHARE:
             self._flush_early()
@@ -233,9 +240,6 @@ class Tiers:
             self._ledger.flush()
         except sqlite3.Error as error:  # housekeeping tries again, and says so if that fails as well
             log.debug("catalog.refused", error=str(error))
-
-    def _place_of(self, file: CacheFile) -> Place:
-        return next(place for place in self.places if place.holds(file))
 
     # ---- what is known of them -----------------------------------------------------------------------------------
 

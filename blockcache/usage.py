@@ -23,6 +23,7 @@ _PAGE = 4096
 _USED, _EVICTIONS, _FIRST_SLOT, _SLOT_BYTES = 8, 16, 24, 8
 _SLOTS = (_PAGE - _FIRST_SLOT) // _SLOT_BYTES
 _WORD = struct.Struct("q")
+_CHUNK_BYTES, _CHUNK_PART = 1 << 20, 256
 
 
 class Usage:
@@ -38,7 +39,7 @@ class Usage:
     def __init__(self, path: Path, initial: int) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._mutex = threading.Lock()
-        self._slot = 0
+        self._slot = self._spare = 0
         try:
             with self._locked():
                 self._map = self._mapped(initial)
@@ -83,25 +84,38 @@ class Usage:
         return max(0, self._word(_USED))
 
     def reserve(self, count: int, limit: int) -> bool:
-        """Set *count* bytes aside if no more than *limit* are in use then; write them and `settle`, or `release`."""
+        """Set *count* bytes aside if no more than *limit* are in use then; write them and `settle`, or `release`.
+
+        What is little is taken out of a chunk that was set aside before, for a lock costs as much as a small file.
+        """
+        with self._mutex:
+            if count <= self._spare:
+                self._spare -= count
+                return True
+        chunk = min(_CHUNK_BYTES, limit // _CHUNK_PART)
         with self._locked():
             used = self._word(_USED)
-            if used + count > limit:
+            missing = count - self._spare
+            taken = missing if missing > chunk or used + missing + chunk > limit else missing + chunk
+            if used + taken > limit:
                 return False
-            _WORD.pack_into(self._map, _USED, used + count)
-            self._add(self._slot, count)
+            self._add(_USED, taken)
+            self._add(self._slot, taken)
+            self._spare += taken - count
             return True
 
     def release(self, count: int) -> None:
         """*count* bytes that were reserved here were not written."""
-        with self._locked():
-            self._add(_USED, -count)
-            self._add(self._slot, -count)
+        with self._mutex:
+            self._spare += count
+        self.settle(0)
 
     def settle(self, count: int) -> None:
-        """The catalog knows of *count* more bytes that were reserved here."""
+        """The catalog knows of *count* more bytes that were reserved here. What is spare is given back."""
         with self._locked():
-            self._add(self._slot, -count)
+            self._add(_USED, -self._spare)
+            self._add(self._slot, -self._spare - count)
+            self._spare = 0
 
     def free(self, count: int) -> None:
         """*count* bytes that were stored are gone."""

@@ -36,11 +36,7 @@ class _Descriptor:
 
 
 class WholeFile(CacheFile):
-    """Looked for when made; nothing is on the medium before `write`.
-
-    Raises:
-        OSError: the medium does not answer.
-    """
+    """Known to be there only after `look` or `write`; nothing is on the medium before the latter."""
 
     def __init__(
         self, stem: str, size: int, version: str, block_bytes: int, session: bytes, locks: FlightLocks
@@ -51,10 +47,13 @@ class WholeFile(CacheFile):
         self._held: _Descriptor | None = None
         self._checksum = 0
         self._is_trusted = False
-        self._look()
 
-    def _look(self) -> bool:
-        """Open what is there by now, if it is finished and of our version."""
+    def look(self) -> bool:
+        """Open what is there by now, if it is finished and of our version.
+
+        Raises:
+            OSError: the medium does not answer.
+        """
         try:
             held = _Descriptor(open_own(self._stem, 0))
         except FileNotFoundError:
@@ -138,7 +137,7 @@ class WholeFile(CacheFile):
     def try_lock(self, block: int) -> bool:
         is_locked = self._locks.try_lock(self._id)
         if self._held is None:
-            self._look()  # another process may have stored it since we looked
+            self.look()  # another process may have stored it since we looked
         return is_locked
 
     def unlock(self, block: int) -> None:
