@@ -23,6 +23,7 @@ from ufs.http_listing import Listing
 
 __all__ = ["HttpFileSystem", "HttpSettings"]
 
+_NO_FILE = (404, 405)
 _NO_HEAD = (403, 405, 501)  # 403: addresses signed for GET only
 _PIECE_BYTES = 1 << 20
 
@@ -69,7 +70,14 @@ class HttpFileSystem(UnderFileSystem):
         check_path(path)
         if root.only is not None:
             return self._list_only(path, root.only)
-        return iter(self._listing.entries(self._url_of(root, path, is_dir=True)))
+        url = self._url_of(root, path, is_dir=True)
+        try:
+            return iter(self._listing.entries(url))
+        except UserError as error:
+            # A server may answer with the file itself to a path that goes on behind its name.
+            if path and not self._stat_url(url.removesuffix("/")).is_dir:
+                raise NotFound(f"{show_url(url)}: is no directory") from error
+            raise
 
     def read_range(self, path: str, version: str, offset: int, into: memoryview) -> int:
         url = self._file_url(path)
@@ -120,13 +128,7 @@ class HttpFileSystem(UnderFileSystem):
     def _ask_root(self) -> _Root:
         if self._url.endswith("/"):
             return _Root(self._url, None)
-        try:
-            stat = self._stat_url(self._url)
-        except NotFound:
-            # Some servers know a directory only by its slash.
-            with self._exchange("HEAD", f"{self._url}/") as reply:
-                check_status(reply)
-            stat = DIRECTORY
+        stat = self._stat_url(self._url)
         if stat.is_dir:
             return _Root(self._url + "/", None)
         folder, _, name = self._url.rpartition("/")
@@ -174,19 +176,30 @@ class HttpFileSystem(UnderFileSystem):
                 if size == 0 or (size is not None and known):
                     return self._file_stat(reply, size)
         if status == 404:
-            if self._listing.is_directory(f"{url}/", headers):
+            if self._is_directory_by_slash(url, headers):
                 return DIRECTORY
             raise status_error(status, url, headers)
         return self._stat_by_range(url)
 
     def _stat_by_range(self, url: str) -> Stat:
         with self._exchange("GET", url, {"Range": "bytes=0-0"}) as reply:
-            if reply.status != 416:
+            if reply.status not in (416, *_NO_FILE):
                 check_status(reply)
-            if _is_directory(reply):
-                return DIRECTORY
-            self._has_ranges = reply.status != 200
-            return self._file_stat(reply, _total_size(reply))
+                if _is_directory(reply):
+                    return DIRECTORY
+                self._has_ranges = reply.status == 206
+            if reply.status not in _NO_FILE:
+                return self._file_stat(reply, _total_size(reply))
+        if self._is_directory_by_slash(url, reply.headers):
+            return DIRECTORY
+        raise status_error(reply.status, url, reply.headers)
+
+    def _is_directory_by_slash(self, url: str, headers: Mapping[str, str]) -> bool:
+        """Whether *url*, no file by *headers*, is a directory: some servers know one only by the slash at its end."""
+        if self._listing.is_directory(f"{url}/", headers):
+            return True
+        with self._exchange("HEAD", f"{url}/") as reply:
+            return reply.status < 300
 
     def _file_stat(self, reply: Reply, size: int) -> Stat:
         http_version.check_encoding(show_url(reply.url), urlsplit(reply.url).path, reply.headers)

@@ -29,6 +29,8 @@ def status_error(status: int, url: str, headers: Mapping[str, str]) -> HeadraceE
     where = show_url(url)
     if status in (404, 410):
         return NotFound(f"{where}: the source has no such path (status {status})")
+    if status == 405:
+        return NotFound(f"{where}: is nothing that can be read (status 405)")
     if status == 407:
         return PermissionRefused(f"{where}: the proxy wants credentials (status 407); check the proxy's address")
     if status in (401, 403):

@@ -171,4 +171,5 @@ def _read_request(stream: IO[bytes]) -> Request | None:
     while (line := stream.readline().decode("latin-1").strip()) != "":
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
+    stream.read(int(headers.get("content-length", 0)))
     return Request(first[0], first[1], headers)

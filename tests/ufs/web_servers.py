@@ -41,6 +41,7 @@ server.bind = "127.0.0.1"
 server.port = {port}
 server.modules = ("mod_dirlisting")
 server.max-keep-alive-requests = 10000
+server.stat-cache-engine = "disable"
 dir-listing.activate = "enable"
 mimetype.assign = ("" => "application/octet-stream")
 {options}
@@ -134,6 +135,16 @@ def caddy(root: Path, run: Path, options: str = "") -> Iterator[str]:
 def rclone(root: Path, run: Path, protocol: str) -> Iterator[str]:
     """Serve *root* by `rclone serve http` or `webdav`; yields the address with a slash at its end."""
     program, port = _program("rclone", "rclone"), _free_port()
-    command = [program, "serve", protocol, str(root), "--addr", f"127.0.0.1:{port}", "--read-only", "--config", ""]
+    command = [
+        program,
+        "serve",
+        protocol,
+        str(root),
+        "--addr",
+        f"127.0.0.1:{port}",
+        "--read-only",
+        "--dir-cache-time",
+        "0s",
+    ]
     with _started(command, b"Server started", run):
         yield f"http://127.0.0.1:{port}/"
