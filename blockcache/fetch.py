@@ -13,6 +13,7 @@ import trio
 from blockcache.buffers import RUN_BYTES, Buffers
 from blockcache.cachefile import CacheFile
 from blockcache.catalog import Node
+from blockcache.fromstart import block_sink
 from blockcache.origin import Origin
 from blockcache.patience import patiently
 from blockcache.streams import Streams
@@ -40,6 +41,14 @@ class Flight:
 
 
 @dataclass(slots=True)
+class Front:
+    """One read of a whole file from its start, for a source that knows no ranges. *error* counts after `done`."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    error: HeadraceError | None = None
+
+
+@dataclass(slots=True)
 class Target:
     """A file being read: its row, its cache file, where it comes from, and its flights by block."""
 
@@ -49,6 +58,7 @@ class Target:
     path: str
     streams: Streams = field(default_factory=Streams)
     flights: dict[int, Flight] = field(default_factory=dict)
+    front: Front | None = None
 
 
 class Fetcher:
@@ -91,7 +101,16 @@ class Fetcher:
     async def _fetch_run(self, target: Target, run: range, limiter: trio.CapacityLimiter) -> None:
         waiting = set(run)
         try:
-            mine = [block for block in run if target.file.try_lock(block)]
+            if target.origin.has_ranges is None:
+                await patiently(
+                    lambda: trio.to_thread.run_sync(target.origin.stat, target.path, limiter=limiter),
+                    target.origin.name,
+                    target.path,
+                )
+            if not target.origin.has_ranges:
+                await self._read_from_start(target, waiting)
+                waiting.clear()
+            mine = [block for block in sorted(waiting) if target.file.try_lock(block)]
             for span in _runs(mine, len(run)):
                 await self._fetch_locked(target, span, limiter)
                 waiting.difference_update(span)
@@ -111,9 +130,9 @@ class Fetcher:
 
     def _land(self, target: Target, blocks: Iterable[int], error: HeadraceError | None) -> None:
         for block in blocks:
-            flight = target.flights.pop(block)
-            flight.error = error
-            flight.done.set()
+            if (flight := target.flights.pop(block, None)) is not None:
+                flight.error = error
+                flight.done.set()
 
     async def _fetch_locked(self, target: Target, span: range, limiter: trio.CapacityLimiter) -> None:
         """Fetch *span*, whose locks are ours, and give them back; another process may have stored part of it before."""
@@ -123,6 +142,44 @@ class Fetcher:
         finally:
             for block in span:
                 target.file.unlock(block)
+
+    async def _read_from_start(self, target: Target, waiting: set[int]) -> None:
+        """Have the blocks *waiting* landed; all runs of a file share one read of it."""
+        while not waiting.isdisjoint(target.flights):
+            if target.front is not None:
+                front = target.front
+                await front.done.wait()
+                if front.error is not None:
+                    raise front.error
+                continue
+            front = target.front = Front()
+            try:
+                await patiently(
+                    lambda: trio.to_thread.run_sync(self._read_front, target), target.origin.name, target.path
+                )
+            except HeadraceError as error:
+                front.error = error
+                raise
+            finally:
+                target.front = None
+                front.done.set()
+
+    def _read_front(self, target: Target) -> None:
+        """In a thread: one read from the start, after which no block is on its way."""
+
+        def take(block: int, data: memoryview) -> None:
+            is_new = not target.file.has(block)
+            if is_new and self._tiers.store(target.node.id, target.file, block, data):
+                self._on_complete(target.node)
+            trio.from_thread.run_sync(land, block, data)
+
+        def land(block: int, data: memoryview) -> None:
+            if (flight := target.flights.get(block)) is not None:
+                flight.data = data
+            self._land(target, (block,), None)
+
+        sink = block_sink(target.file, self._buffers, take)
+        target.origin.read_from_start(target.path, target.node.version, sink)
 
     async def _await_other_process(self, target: Target, block: int, limiter: trio.CapacityLimiter) -> None:
         while not target.file.try_lock(block):

@@ -1,7 +1,9 @@
 """Where the bytes of one source come from: workers first, then the under file system. Blocking; used in threads."""
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from blockcache.catalog import Listed
@@ -9,11 +11,12 @@ from blockcache.circuit import Circuit
 from datamodel.errors import Corrupt, HeadraceError, NotFound, Precondition, Unavailable, VersionChanged
 from obs import logs
 from obs.metrics import FETCH_BYTES, FETCH_ERRORS
-from ufs.base import Sink, Stat, UnderFileSystem
+from ufs.base import Entry, Sink, Stat, UnderFileSystem
 
 log = logs.get("blockcache")
 T = TypeVar("T")
 
+_BATCH = 2000
 _CIRCUIT_S = 2.0
 
 
@@ -28,16 +31,26 @@ class Origin:
         self.name, self._layers = name, tuple(layers)
         self._open_until = dict.fromkeys((layer for layer, _ in layers), 0.0)
         self._circuit = Circuit()
+        self.has_ranges: bool | None = None
+        """Whether a part of a file costs no more than the part: the server's nature; None until it was asked."""
         self.problem = ""
 
     def stat(self, path: str) -> Stat:
-        return self._first(lambda ufs: ufs.stat(path))[1]
+        stat = self._first(lambda ufs: ufs.stat(path))[1]
+        if not stat.is_dir:
+            self.has_ranges = stat.has_ranges
+        return stat
 
-    def list(self, path: str) -> list[Listed]:
-        """Entries of a directory. Sizes that the listing does not tell exactly are None."""
-        return self._first(
-            lambda ufs: [Listed(entry.name, entry.is_dir, entry.size, entry.mtime_ns) for entry in ufs.list(path)]
-        )[1]
+    def list(self, path: str) -> Iterator[list[Listed]]:
+        """Entries of a directory, in batches as they come. Sizes that the listing does not tell exactly are None.
+
+        Errors come while iterating; what came before one is true, but it is not all.
+        """
+        layer, (entries, batch) = self._first(lambda ufs: _begin(ufs.list(path)))
+        is_last = layer == self._layers[-1][0]
+        while batch:
+            yield [_listed(entry) for entry in batch]
+            batch = self._last(lambda _: _batch(entries)) if is_last else _batch(entries)
 
     def read_range(self, path: str, version: str, offset: int, into: memoryview) -> str:
         """Fill *into* from *offset* of *version*; returns the name of the layer that had it.
@@ -100,3 +113,18 @@ class Origin:
         self._circuit.note_success()
         self.problem = ""
         return result
+
+
+def _begin(entries: Iterator[Entry]) -> tuple[Iterator[Entry], list[Entry]]:
+    return entries, _batch(entries)
+
+
+def _batch(entries: Iterator[Entry]) -> list[Entry]:
+    return list(islice(entries, _BATCH))
+
+
+def _listed(entry: Entry) -> Listed:
+    size = entry.size if entry.link_target is None else len(os.fsencode(entry.link_target))
+    return Listed(
+        entry.name, entry.is_dir, size, entry.mtime_ns, "", entry.link_target, entry.is_executable and not entry.is_dir
+    )

@@ -9,7 +9,7 @@ import structlog
 import trio
 import trio.testing
 
-from blockcache.cachefile import CacheFile
+from blockcache.sparsefile import SparseFile
 from datamodel.errors import Corrupt, DeadlineExceeded, NotFound, PermissionRefused, Unavailable, VersionChanged
 from tests.blockcache.datasets import (
     BLOCK,
@@ -140,7 +140,7 @@ async def test_source_that_asks_for_too_much_time_is_given_up_at_once(tmp_path: 
         with pytest.raises(DeadlineExceeded):
             await dataset.read(node.id, 0, 3)
 
-    assert ufs.calls["read_range"] == 1
+    assert ufs.calls["read_whole"] == 1
 
 
 async def test_failed_fetch_is_tried_afresh_by_the_next_read(
@@ -167,7 +167,7 @@ async def test_definite_answer_of_the_source_is_not_asked_for_twice(tmp_path: Pa
         with pytest.raises(type(error)):
             await dataset.read(node.id, 0, 3)
 
-    assert ufs.calls["read_range"] == 1
+    assert ufs.calls["read_whole"] == 1
 
 
 async def test_changed_source_fails_the_read_and_leads_the_name_to_the_new_version(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ async def test_bug_in_a_source_fails_the_read_and_not_the_mount(
     async with dataset_of(ufs, tmp_path) as dataset:
         node = await opened(dataset, "f")
         with monkeypatch.context() as patch:
-            patch.setattr(ufs, "read_range", lambda *_: 1 // 0)
+            patch.setattr(ufs, "read_whole", lambda *_: 1 // 0)
             with pytest.raises(Unavailable, match="division"):
                 await dataset.read(node.id, 0, 3)
 
@@ -244,39 +244,39 @@ async def test_full_disk_still_delivers_the_right_bytes(tmp_path: Path, monkeypa
     def refuse(fd: int, data: memoryview, offset: int) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("blockcache.cachefile.os.pwrite", refuse)
     data = content(3 * BLOCK)
     ufs = source({"f": data})
     async with dataset_of(ufs, tmp_path) as dataset:
-        with structlog.testing.capture_logs() as lines:
-            node = await opened(dataset, "f")
-            monkeypatch.undo()  # the map's header has to be written; the disk fills up now
-            dataset.target(node.id)
-            monkeypatch.setattr("blockcache.cachefile.os.pwrite", refuse)
+        node = await opened(dataset, "f")
+        dataset.target(node.id)
+        with structlog.testing.capture_logs() as lines, monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", refuse)
 
             assert await dataset.read(node.id, BLOCK - 10, BLOCK) == data[BLOCK - 10 : 2 * BLOCK - 10]
 
-    assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["store.refused"]
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["tier.refused"]
 
 
 async def test_block_that_another_process_is_fetching_is_awaited_not_fetched(tmp_path: Path) -> None:
-    ufs = source({"f": b"abc"})
+    data = content(2 * BLOCK)
+    ufs = source({"f": data})
     async with dataset_of(ufs, tmp_path) as dataset, trio.open_nursery() as nursery:
         node = await opened(dataset, "f")
-        stem = Path(tmp_path, "blocks", f"{node.id:02x}", str(node.id))
-        other = CacheFile(stem, 3, node.version, BLOCK)
-        assert other.try_lock(0)
+        stem = str(Path(tmp_path, "blocks", f"{node.id:02x}", str(node.id)))
+        other = SparseFile(stem, len(data), node.version, BLOCK, dataset.tiers.session)
+        assert all(other.try_lock(block) for block in (0, 1))
         found: list[bytes] = []
 
         async def one() -> None:
-            found.append(bytes(await dataset.read(node.id, 0, 3)))
+            found.append(bytes(await dataset.read(node.id, 0, len(data))))
 
         nursery.start_soon(one)
         await trio.testing.wait_all_tasks_blocked()
-        other.write(0, memoryview(b"abc"))
-        other.unlock(0)
+        for block in (0, 1):
+            other.write(block, memoryview(data)[block * BLOCK : (block + 1) * BLOCK])
+            other.unlock(block)
 
-    assert found == [b"abc"]
+    assert found == [data]
     assert ufs.ranges == []
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from datamodel.errors import HeadraceError, NotFound, VersionChanged
+from datamodel.errors import Corrupt, HeadraceError, NotFound, Precondition, VersionChanged
 from ufs.base import DIRECTORY, Entry, Stat, UnderFileSystem, check_path
 
 
@@ -82,6 +82,19 @@ class MemoryFileSystem(UnderFileSystem):
         found = file.content[: self.ends_at][offset : offset + len(into)]
         into[: len(found)] = found
         return len(found)
+
+    def read_whole(self, path: str, limit: int) -> tuple[Stat, bytearray]:
+        self._enter("read_whole", path)
+        self.gate.wait()
+        file = self.files.get(path)
+        if file is None:
+            raise NotFound(f"{path!r}: nothing planted there")
+        if len(file.content) > limit:
+            raise Precondition(f"{path!r}: longer than {limit}")
+        if self.ends_at is not None and self.ends_at < len(file.content):
+            raise Corrupt(f"{path!r}: ends at {self.ends_at}, before its promised size")
+        stat = Stat(is_dir=False, size=len(file.content), mtime_ns=file.mtime_ns, version=file.version)
+        return stat, bytearray(file.content)
 
     def close(self) -> None:
         """Nothing is held; whoever waits at the gate may go on."""
