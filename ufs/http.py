@@ -187,7 +187,7 @@ class HttpFileSystem(UnderFileSystem):
                 check_status(reply)
                 if _is_directory(reply):
                     return DIRECTORY
-                self._has_ranges = reply.status == 206
+                self._has_ranges = _is_partial(reply)
             if reply.status not in _NO_FILE:
                 return self._file_stat(reply, _total_size(reply))
         if self._is_directory_by_slash(url, reply.headers):
@@ -219,8 +219,8 @@ class HttpFileSystem(UnderFileSystem):
             if reply.status == 416:  # the pinned version has these bytes
                 raise VersionChanged(f"{show_url(reply.url)}: the source has become shorter than {offset + 1} bytes")
             where = _check_file(reply)
-            self._has_ranges = reply.status == 206
-            if reply.status == 206:
+            self._has_ranges = _is_partial(reply)
+            if self._has_ranges:
                 expected = _check_partial(where, version, reply.headers, offset, len(into))
             else:
                 http_version.check_version(where, version, reply.headers, http_version.content_length(reply.headers))
@@ -240,6 +240,11 @@ def _check_file(reply: Reply) -> str:
         raise VersionChanged(f"{where}: the file has become a directory")
     http_version.check_encoding(where, urlsplit(reply.url).path, reply.headers)
     return where
+
+
+def _is_partial(reply: Reply) -> bool:
+    """Whether this answer to a range is one; some servers forget to say 206."""
+    return reply.status == 206 or (reply.status == 200 and http_version.content_range(reply.headers) is not None)
 
 
 def _check_partial(where: str, version: str, headers: Mapping[str, str], offset: int, limit: int) -> int:

@@ -58,6 +58,8 @@ KINDS = {
     # rclone shows control characters and bytes that are not UTF-8 as other characters.
     "rclone-http": Kind(lambda root, run: rclone(root, run, "http"), (NOT_UTF_8, _CONTROL)),
     "rclone-webdav": Kind(lambda root, run: rclone(root, run, "webdav"), (NOT_UTF_8, _CONTROL)),
+    # Each folder is a bucket, read by its plain address; in a bucket no empty folder exists.
+    "rclone-s3": Kind(lambda root, run: rclone(root, run, "s3"), (NOT_UTF_8, _CONTROL, "empty-dir")),
 }
 
 

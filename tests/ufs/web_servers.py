@@ -133,7 +133,9 @@ def caddy(root: Path, run: Path, options: str = "") -> Iterator[str]:
 
 @contextmanager
 def rclone(root: Path, run: Path, protocol: str) -> Iterator[str]:
-    """Serve *root* by `rclone serve http` or `webdav`; yields the address with a slash at its end."""
+    """Serve *root* by `rclone serve http`, `webdav` or `s3`, whose buckets are the folders in *root*; yields the address
+    with a slash at its end.
+    """
     program, port = _program("rclone", "rclone"), _free_port()
     command = [
         program,
@@ -146,5 +148,5 @@ def rclone(root: Path, run: Path, protocol: str) -> Iterator[str]:
         "--dir-cache-time",
         "0s",
     ]
-    with _started(command, b"Server started", run):
+    with _started(command, b"://127.0.0.1:", run):
         yield f"http://127.0.0.1:{port}/"
