@@ -6,16 +6,21 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+import trio
 
 from blockcache.catalog import Node
 from blockcache.dataset import Buffer, CachedDataset
-from datamodel.errors import Unavailable, VersionChanged
+from datamodel.errors import DeadlineExceeded, Unavailable, VersionChanged
+from fusemount.givenup import GivenUp
 from fusemount.nodes import is_current, is_passthrough, node_id, row_of
 from obs import logs
 
 log = logs.get("fusemount")
 
 _INCOMPLETE_TTL_S = 1.0
+_SECOND_LOOK_S = 0.5
 _LARGEST_READ_BYTES = 1 << 20  # of one request: 256 pages
 
 OpenBacking = Callable[[int, int], int]
@@ -48,6 +53,7 @@ class FileSystem:
     def __init__(self, dataset: CachedDataset, open_backing: OpenBacking | None) -> None:
         self._dataset, self._open_backing = dataset, open_backing
         self._started_ns = time.time_ns()
+        self._given_up = GivenUp(Path(dataset.config.catalog_folder))
         self._scratch = memoryview(mmap.mmap(-1, _LARGEST_READ_BYTES))
 
     async def lookup(self, parent: int, name: bytes) -> Attributes:
@@ -85,8 +91,21 @@ class FileSystem:
             raise VersionChanged(f"{node.name!r}: no passthrough here") from error
 
     async def read(self, node_id: int, offset: int, size: int) -> Buffer:
-        """The bytes hold until the next read only: the caller has to pass them on before it awaits anything."""
-        return await self._dataset.read(row_of(node_id), offset, size, self._scratch)
+        """The bytes hold until the next read only: the caller has to pass them on before it awaits anything.
+
+        Raises:
+            DeadlineExceeded: the source stayed away. VersionChanged: it has another version.
+        """
+        row = row_of(node_id)
+        if not self._given_up.has(row, time.monotonic()):
+            try:
+                return await self._dataset.read(row, offset, size, self._scratch)
+            except DeadlineExceeded:
+                self._given_up.note(row, time.monotonic())
+                raise
+        with trio.move_on_after(_SECOND_LOOK_S):
+            return await self._dataset.read(row, offset, size, self._scratch)
+        raise DeadlineExceeded(f"node {row}: its source was given up a moment ago")
 
     async def entries(self, node_id: int, after: int, limit: int) -> list[tuple[bytes, Attributes, int]]:
         """(name, attributes, offset to go on from) of a directory's entries after offset *after*."""
