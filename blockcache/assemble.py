@@ -1,10 +1,12 @@
 """Builds the origins of a configuration: for each source its under file system, with the workers in front if any."""
 
+import hashlib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from blockcache.origin import Origin
 from blockcache.peer import PeerFileSystem
-from datamodel.client import ClientConfig, decode_client_config
+from datamodel.client import ClientConfig, Source, decode_client_config
 from datamodel.errors import Unavailable, UserError
 from ufs.base import UnderFileSystem
 from ufs.registry import open_source
@@ -35,6 +37,15 @@ def read_token(config: ClientConfig) -> str:
         return Path(config.token_file).read_text().strip()
     except OSError as error:
         raise Unavailable(f"token_file: {config.token_file!r}: {error.strerror}") from error
+
+
+def identity_of(source: Source) -> str:
+    """Text that differs where *source* is another one, so that names and bytes of it are not taken for this one's."""
+    address = urlsplit(source.url)
+    host = address.netloc.rpartition("@")[2]  # whoever asks: the data is the same
+    endpoints = sorted(f"{name}={value}" for name, value in source.options.items() if "endpoint" in name)
+    text = "\n".join([address.scheme, host, address.path.rstrip("/"), address.query, *endpoints])
+    return hashlib.sha256(text.encode()).hexdigest()  # a query may hold a secret
 
 
 def open_origins(config: ClientConfig, *, with_workers: bool = True) -> dict[str, Origin]:

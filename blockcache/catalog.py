@@ -7,7 +7,7 @@ bytes of two versions can never be cached under one id. Row 1 is the root of the
 import json
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,10 @@ from blockcache import listing
 from blockcache.database import Database
 from blockcache.listing import COLUMNS, Listing, node_of
 from blockcache.rows import ROOT_ID, Listed, Node, Use
+from datamodel.errors import VersionChanged
+from obs import logs
+
+log = logs.get("blockcache")
 
 __all__ = ["CATALOG_NAME", "ROOT_ID", "Catalog", "Changes", "Listed", "Listing", "Node", "Use"]
 
@@ -44,6 +48,11 @@ class Catalog:
         self._writer = secrets.randbits(62)
         self._by_id = f"SELECT {COLUMNS} FROM node WHERE id = ?"
         self._by_name = f"SELECT {COLUMNS} FROM node WHERE parent = ? AND name = ?"
+        columns = ", ".join(f"child.{column}" for column in COLUMNS.split(", "))
+        self._in_parent = (
+            f"SELECT {columns}, node.listed_at FROM node LEFT JOIN node AS child"
+            " ON child.parent = node.id AND child.name = ? WHERE node.id = ?"
+        )
         self._by_parent = f"SELECT {COLUMNS} FROM node WHERE parent = ? AND id > ? ORDER BY id LIMIT ?"
 
     def clock(self) -> float:
@@ -57,6 +66,17 @@ class Catalog:
     def lookup(self, parent: int, name: str) -> Node | None:
         row = self._database.connection.execute(self._by_name, (parent, os.fsencode(name))).fetchone()
         return None if row is None else node_of(row)
+
+    def find(self, parent: int, name: str) -> tuple[Node | None, float | None]:
+        """The child *name* of directory *parent*, and when the directory was listed.
+
+        Raises:
+            VersionChanged: *parent* is gone.
+        """
+        row = self._database.connection.execute(self._in_parent, (os.fsencode(name), parent)).fetchone()
+        if row is None:
+            raise VersionChanged(f"node {parent}: the directory is gone from the source by now")
+        return (None if row[0] is None else node_of(row)), row[-1]
 
     def children(self, parent: int, after: int = 0, limit: int = 1000) -> list[Node]:
         """Entries of a directory in a stable order (by id), from the first id above *after*."""
@@ -96,13 +116,13 @@ class Catalog:
         Their rows in the same order; None where the row is gone or stands for other content.
         """
         query = """
-            UPDATE node SET size = ?1, mtime_ns = coalesce(?2, mtime_ns), version = ?3
+            UPDATE node SET size = ?1, mtime_ns = coalesce(?2, mtime_ns), version = ?3, checked_at = ?5
             WHERE id = ?4 AND is_dir = 0 AND version IN ('', ?3) AND (size IS NULL OR size = ?1)
         """
         rows: list[Node | None] = []
         with self._database.writing() as db:
             for id, entry in found:
-                values = (entry.size, entry.mtime_ns, entry.version, id)
+                values = (entry.size, entry.mtime_ns, entry.version, id, self.clock())
                 rows.append(self.get(id) if db.execute(query, values).rowcount else None)
         return rows
 
@@ -132,12 +152,35 @@ class Catalog:
         query = "SELECT id FROM node WHERE is_dir = 1 AND is_left_out = 0 AND listed_at < ? ORDER BY listed_at LIMIT ?"
         return [int(id) for (id,) in self._database.connection.execute(query, (when, limit))]
 
-    def leave_out(self, id: int) -> None:
-        """Directory *id* cannot be crawled; it is listed when somebody asks for it, as far as that goes."""
-        self._database.connection.execute("UPDATE node SET is_left_out = 1 WHERE id = ?", (id,))
+    def listed_folders(self, parent: int) -> list[int]:
+        """Directories in *parent* that were listed."""
+        query = "SELECT id FROM node WHERE parent = ? AND is_dir = 1 AND listed_at IS NOT NULL"
+        return [int(id) for (id,) in self._database.connection.execute(query, (parent,))]
+
+    def unvouched(self, parent: int) -> list[int]:
+        """Files in *parent* whose version is known, but whose listing would not show that it changed."""
+        query = "SELECT id FROM node WHERE parent = ? AND version != '' AND is_vouched = 0"
+        return [int(id) for (id,) in self._database.connection.execute(query, (parent,))]
+
+    def repeats(self, directory: int, above: int) -> bool:
+        """Whether *directory* has the very names and sizes of *above*: a link up, shown as a directory."""
+        query = """
+            SELECT EXISTS (SELECT 1 FROM node WHERE parent = ?1) AND NOT EXISTS (
+                SELECT 1 FROM node AS here WHERE here.parent = ?1 AND NOT EXISTS (
+                    SELECT 1 FROM node AS there WHERE there.parent = ?2 AND there.name = here.name
+                    AND there.is_dir = here.is_dir AND there.size IS here.size))
+        """
+        connection = self._database.connection
+        pairs = ((directory, above), (above, directory))
+        return all(connection.execute(query, pair).fetchone()[0] for pair in pairs)
+
+    def leave_out(self, id: int, *, children: bool = False, for_now: bool = False) -> None:
+        """Have directory *id*, or those in it, not crawled; each is still listed when somebody asks for it."""
+        query = f"UPDATE node SET is_left_out = ? WHERE {'parent' if children else 'id'} = ? AND is_dir = 1"
+        self._database.connection.execute(query, (1 if for_now else 2, id))
 
     def forgive(self) -> None:
-        """Try again what was left out."""
+        """Crawl again what was left out for now."""
         self._database.connection.execute("UPDATE node SET is_left_out = 0 WHERE is_dir = 1 AND is_left_out = 1")
 
     @property
@@ -170,9 +213,15 @@ class Catalog:
     def end_refresh(self, request: int) -> None:
         self._database.connection.execute("DELETE FROM refresh WHERE id = ?", (request,))
 
+    @property
+    def doubted_at(self) -> float:
+        """Answers about single names that are older (in seconds of `clock`) are not believed any more."""
+        return float(self._database.connection.execute("SELECT doubted_at FROM counter").fetchone()[0])
+
     def doubt_all(self) -> None:
-        """Tell every process to believe nothing that it asked a source for before."""
+        """Have every process ask again for the single names that it asked for before now."""
         with self._database.writing() as connection:
+            connection.execute("UPDATE counter SET doubted_at = ?", (self.clock(),))
             listing.note_changes(connection, 0, [b""], self._writer)
 
     def last_change(self) -> int:
@@ -196,6 +245,22 @@ class Catalog:
     def prune_changes(self) -> None:
         """Forget changes that every process has had the time to hear of."""
         self._database.connection.execute("DELETE FROM change WHERE id <= ?", (self.last_change() - _KEPT_CHANGES,))
+
+    def adopt(self, identities: Mapping[str, str]) -> None:
+        """Drop the names below each source that is another one, by *identities* (path: text), than the last time."""
+        connection = self._database.connection
+        known = dict(connection.execute("SELECT path, identity FROM source").fetchall())
+        if known == dict(identities):
+            return
+        with self._database.writing():
+            for path in (path for path, identity in known.items() if identity != identities.get(path)):
+                log.info("source.replaced", path=path)
+                condition, values = ("name = ?", (os.fsencode(path[1:]),)) if path != "/" else ("true", ())
+                connection.execute(f"DELETE FROM node WHERE parent = {ROOT_ID} AND {condition}", values)
+            connection.execute("UPDATE node SET listed_at = NULL WHERE id = ?", (ROOT_ID,))
+            connection.execute("DELETE FROM source")
+            connection.executemany("INSERT INTO source VALUES (?, ?)", list(identities.items()))
+        listing.settle_dropped(self._database)
 
     # ---- what is cached -----------------------------------------------------------------------------------------
 

@@ -33,10 +33,11 @@ CREATE TABLE IF NOT EXISTS node (
     is_executable INTEGER NOT NULL DEFAULT 0,
     is_vouched INTEGER NOT NULL DEFAULT 0,
     incarnation INTEGER NOT NULL DEFAULT 0,
+    checked_at REAL,           -- when the source was asked for this name alone, by the catalog's clock
     listed_at REAL,            -- directories: when their listing was taken, by the catalog's clock
     changed_ns INTEGER,        -- directories: when their names last changed (Unix time)
     folders INTEGER NOT NULL DEFAULT 0,
-    is_left_out INTEGER NOT NULL DEFAULT 0,  -- directories that the crawl does not enter
+    is_left_out INTEGER NOT NULL DEFAULT 0,  -- directories not to be crawled: 1 for now, 2 for good
     cached_bytes INTEGER NOT NULL DEFAULT 0,
     tier INTEGER NOT NULL DEFAULT 0,  -- which of the configured tiers holds them
     used_at REAL NOT NULL DEFAULT 0,
@@ -46,7 +47,8 @@ CREATE INDEX IF NOT EXISTS by_parent ON node (parent);  -- with the id, in order
 CREATE INDEX IF NOT EXISTS by_use ON node (tier, used_at) WHERE cached_bytes > 0;
 CREATE INDEX IF NOT EXISTS by_listing ON node (is_left_out, listed_at) WHERE is_dir = 1;
 CREATE TABLE IF NOT EXISTS counter (
-    id INTEGER PRIMARY KEY CHECK (id = 1), next_id INTEGER NOT NULL, files INTEGER NOT NULL, bytes INTEGER NOT NULL
+    id INTEGER PRIMARY KEY CHECK (id = 1), next_id INTEGER NOT NULL, files INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    doubted_at REAL NOT NULL   -- what was asked before, by the catalog's clock, is not believed any more
 ) STRICT;
 CREATE TABLE IF NOT EXISTS tier_total (tier INTEGER PRIMARY KEY, bytes INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS orphan (id INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL) STRICT;
@@ -55,6 +57,7 @@ CREATE TABLE IF NOT EXISTS change (
     id INTEGER PRIMARY KEY AUTOINCREMENT, parent INTEGER NOT NULL, name BLOB NOT NULL, writer INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS refresh (id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS source (path TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS clock (boot TEXT PRIMARY KEY, offset_s REAL NOT NULL) STRICT;
 CREATE TRIGGER IF NOT EXISTS count_file AFTER INSERT ON node WHEN new.is_dir = 0 AND new.link_target IS NULL
 BEGIN UPDATE counter SET files = files + 1, bytes = bytes + coalesce(new.size, 0); END;
@@ -81,7 +84,7 @@ CREATE TRIGGER IF NOT EXISTS uncount_cached AFTER DELETE ON node WHEN old.cached
 BEGIN UPDATE tier_total SET bytes = bytes - old.cached_bytes WHERE tier = old.tier; END;
 CREATE TRIGGER IF NOT EXISTS keep_orphan AFTER DELETE ON node WHEN old.version != ''
 BEGIN INSERT OR IGNORE INTO orphan VALUES (old.id, old.incarnation); END;
-INSERT OR IGNORE INTO counter VALUES (1, {ROOT_ID + 1}, 0, 0);
+INSERT OR IGNORE INTO counter VALUES (1, {ROOT_ID + 1}, 0, 0, 0);
 INSERT OR IGNORE INTO node (id, parent, name, is_dir, version, changed_ns)
 VALUES ({ROOT_ID}, 0, x'', 1, '', CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000000);
 PRAGMA user_version = {_SCHEMA_VERSION};

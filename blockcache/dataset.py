@@ -9,18 +9,22 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
 
+from blockcache.assemble import identity_of
 from blockcache.cachefile import CacheFile
 from blockcache.catalog import CATALOG_NAME, Catalog, Node
+from blockcache.crawl import Crawler
 from blockcache.fetch import Fetcher, Flight, Target
 from blockcache.keeper import Gone, Keeper
 from blockcache.limits import kept_files
 from blockcache.origin import Origin
+from blockcache.small import SmallFiles
 from blockcache.tiers import Tiers
-from blockcache.tree import Tree
+from blockcache.tree import OnChange, Tree
 from datamodel.client import ClientConfig
 from datamodel.errors import Corrupt, Unavailable, VersionChanged
 from obs import logs
@@ -46,8 +50,9 @@ class ReadCounters:
 class CachedDataset:
     """Made by `open_dataset`. Runs in one trio loop; its state is consistent between awaits.
 
-    *on_complete* hears, in a thread, of each file whose last block was stored; *on_evict* of the row id and
-    incarnation of each evicted one.
+    *on_complete* hears, in a thread, of each file whose last block was stored, and *on_fetched* of each small file
+    fetched ahead of its readers, with its content; *on_evict* of the row id and incarnation of each evicted one;
+    *on_change* of names that lead to something else now.
     """
 
     def __init__(
@@ -56,22 +61,49 @@ class CachedDataset:
         origins: dict[str, Origin],
         on_complete: Callable[[Catalog, Node], None],
         on_evict: Callable[[int, int], None],
+        on_fetched: Callable[[Node, memoryview], None],
+        on_change: OnChange,
     ) -> None:
         self.config, self.origins = config, origins
         self.catalog = Catalog(Path(config.catalog_folder, CATALOG_NAME))
-        self.tree = Tree(self.catalog, origins, config.listing_ttl_s)
+        identities = {source.path: identity_of(source) for source in config.sources}
+        self.tree = Tree(self.catalog, origins, config.listing_ttl_s, on_change, identities)
         self.tiers = Tiers(config.tiers, self.catalog, config.block_bytes)
         self.counters = ReadCounters()
         self._on_evict = on_evict
         self.keeper = Keeper(self.tiers, self.catalog, lambda node: on_complete(self.catalog, node))
-        self._fetcher = Fetcher(self.tiers, lambda node: on_complete(self.catalog, node))
+        complete = partial(on_complete, self.catalog)
+        self._fetcher = Fetcher(self.tiers, complete)
+        self._small = SmallFiles(self.tree, self.tiers, config.block_bytes, complete, on_fetched)
+        lists_all = config.crawl and not config.workers.replicas  # they do it for all their clients
+        self.crawler = Crawler(self.tree, lambda: self.keeper.is_keeper, self._is_fetching, lists_all=lists_all)
+        self._misses_seen = 0
         self._targets: OrderedDict[int, Target] = OrderedDict()
         self._kept_files = kept_files()
 
     def start(self, nursery: trio.Nursery) -> None:
         """Run fetches and housekeeping in *nursery*."""
-        self._fetcher.nursery = nursery
+        self._fetcher.nursery = self._small.nursery = nursery
         nursery.start_soon(self.keep)
+        nursery.start_soon(self.crawler.run)
+
+    def _is_fetching(self) -> bool:
+        """Whether a reader had to wait for a source since the last call."""
+        seen, self._misses_seen = self._misses_seen, self.counters.misses
+        return seen != self.counters.misses
+
+    async def open(self, id: int) -> Node:
+        """The file *id* with its version known; for a small one, that takes fetching it.
+
+        Raises:
+            VersionChanged: the source has another version; the name leads to a new row now.
+            Unavailable: the source is away, and the version was never asked for.
+        """
+        node = self.tree.node(id)
+        if not self._small.takes(node):
+            return await self.tree.pin(id)
+        self._small.note_read(node, is_missing=not node.version)
+        return await self.tree.pin(id) if node.version else (await self._small.get(node))[0]
 
     def target(self, id: int) -> Target:
         """The file *id* for reading. It is remembered, so that an open file reads on after its row went.
@@ -102,6 +134,9 @@ class CachedDataset:
             VersionChanged: the source has another version and these bytes were not cached.
             DeadlineExceeded: no source delivered.
         """
+        if id not in self._targets and (whole := await self._read_small(id)) is not None:
+            self.counters.bytes += len(whole[offset : offset + size])
+            return whole[offset : offset + size]
         target = self.target(id)
         size = max(0, min(size, target.file.size - offset))
         if not size:
@@ -118,6 +153,21 @@ class CachedDataset:
             self.counters.bytes += size
             return data
         raise Unavailable(f"{target.path!r}: its cache file stays corrupt")
+
+    async def _read_small(self, id: int) -> memoryview | None:
+        """The content of *id*, if it is a small file that had to be fetched."""
+        node = self.tree.node(id)
+        if not self._small.takes(node):
+            return None
+        is_missing = not node.version or not self.tiers.is_complete(id)
+        self._small.note_read(node, is_missing=is_missing)
+        if not is_missing:
+            return None
+        _, data = await self._small.get(node)
+        if data is not None:
+            self.counters.misses += 1
+            READ_BYTES.labels("fetch").inc(len(data))
+        return data
 
     async def _read(self, target: Target, offset: int, size: int, scratch: memoryview | None) -> Buffer:
         block_bytes = target.file.block_bytes
@@ -210,24 +260,28 @@ async def open_dataset(
     *,
     on_complete: Callable[[Catalog, Node], None] = lambda catalog, node: None,
     on_evict: Callable[[int, int], None] = lambda id, incarnation: None,
+    on_fetched: Callable[[Node, memoryview], None] = lambda node, data: None,
+    on_change: OnChange = lambda directory, names: None,
 ) -> AsyncIterator[CachedDataset]:
     """The dataset of *config* over *origins* (by absolute path); its tasks end with the block.
 
     Raises:
         Unavailable: a tier's folder cannot be used.
     """
-    dataset = CachedDataset(config, origins, on_complete, on_evict)
-    async with trio.open_nursery() as nursery:
-        dataset.start(nursery)
-        try:
-            yield dataset
-        finally:
-            nursery.cancel_scope.cancel()
+    dataset = CachedDataset(config, origins, on_complete, on_evict, on_fetched, on_change)
+    try:
+        async with trio.open_nursery() as nursery:
+            dataset.start(nursery)
             try:
-                dataset.tiers.flush()
-            except sqlite3.Error as error:  # a full disk; the next keeper counts what is there
-                log.error("housekeeping.failed", error=str(error))
-            dataset.keeper.close()
-            dataset.tiers.close()
-            for origin in origins.values():
-                origin.close()
+                yield dataset
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        try:
+            dataset.tiers.flush()
+        except sqlite3.Error as error:  # a full disk; the next keeper counts what is there
+            log.error("housekeeping.failed", error=str(error))
+        dataset.keeper.close()
+        dataset.tiers.close()
+        for origin in origins.values():
+            origin.close()

@@ -19,14 +19,28 @@ log = logs.get("blockcache")
 
 COLUMNS = (
     "id, parent, name, is_dir, size, mtime_ns, version, incarnation, listed_at, link_target, is_executable, folders,"
-    " is_vouched, changed_ns"
+    " is_vouched, checked_at, changed_ns"
 )
 _NAMES_AT_ONCE = 1000
 _ROWS_AT_ONCE = 5000
 _LONGEST_NAME_BYTES = 255
 
 Row = tuple[
-    int, int, bytes, int, int | None, int | None, str, int, float | None, bytes | None, int, int, int, int | None
+    int,
+    int,
+    bytes,
+    int,
+    int | None,
+    int | None,
+    str,
+    int,
+    float | None,
+    bytes | None,
+    int,
+    int,
+    int,
+    float | None,
+    int | None,
 ]
 
 
@@ -39,7 +53,7 @@ def node_of(row: Row) -> Node:
         os.fsdecode(row[2]),
         is_dir,
         row[4],
-        row[13] if mtime_ns is None else mtime_ns,
+        row[14] if mtime_ns is None else mtime_ns,
         row[6],
         row[7],
         row[8],
@@ -47,6 +61,7 @@ def node_of(row: Row) -> Node:
         row[10] == 1,
         0 if row[8] is None else row[11],
         row[12] == 1,
+        row[13],
     )
 
 
@@ -136,7 +151,7 @@ class Listing:
 
 
 def record(database: Database, parent: int, entry: Listed, writer: int) -> tuple[Node, bool]:
-    """Make one child what the source says of it; its row, and whether readers see something else now.
+    """Make one child what the source says of it now; its row, and whether readers see something else now.
 
     Raises:
         VersionChanged: *parent* is gone.
@@ -153,6 +168,8 @@ def record(database: Database, parent: int, entry: Listed, writer: int) -> tuple
             stamp(connection, parent)
         elif verdict is not Verdict.SAME and merged is not None:
             update(connection, merged)
+        query = "UPDATE node SET checked_at = ? WHERE parent = ? AND name = ?"
+        connection.execute(query, (database.clock(), parent, name))
         is_shown = verdict in (Verdict.OTHER, Verdict.SHOWN)
         if is_shown:
             note_changes(connection, parent, [name], writer)

@@ -36,6 +36,8 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     """Listed directories: how many of their children are directories."""
     is_vouched: bool = False
     """Whether the listing tells enough of this file to show a change of its content."""
+    checked_at: float | None = None
+    """When the source was asked for this name alone, in seconds of the catalog's clock."""
 
 
 class Listed(msgspec.Struct, frozen=True, gc=False):

@@ -1,50 +1,87 @@
 """The dataset's names: what the catalog knows, kept as fresh as `listing_ttl_s` asks, from the sources on demand.
 
-A source that is away costs a warning as long as the catalog has an answer.
+A source that is away costs a warning as long as the catalog has an answer. Ages are taken by the catalog's clock, which
+is not the system's: one that is set forth or back makes no listing fresh for ever, nor all of them old at once.
 """
 
 import contextlib
-import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import trio
 
-from blockcache.catalog import ROOT_ID, Catalog, Listed, Node
+from blockcache.catalog import ROOT_ID, Catalog, Listed, Listing, Node
 from blockcache.origin import Origin
-from datamodel.errors import Corrupt, HeadraceError, NotFound, PermissionRefused, Unavailable, VersionChanged
+from datamodel.errors import (
+    Corrupt,
+    HeadraceError,
+    NotFound,
+    PermissionRefused,
+    Unavailable,
+    UserError,
+    VersionChanged,
+)
 from obs import logs
 from ufs.base import Stat
 
 log = logs.get("blockcache")
 
-_REMEMBERED = 65536
+T = TypeVar("T")
+R = TypeVar("R")
+
+OnChange = Callable[[int, tuple[str, ...]], None]
+"""(row of a directory, names in it): readers would see something else below these names now."""
+
+_EXCUSED = 65536
+_EXCUSED_FOR_S = 10.0
 _THREADS = 16
+_TROUBLES = (Unavailable, Corrupt, PermissionRefused, UserError)
+"""With which a source does not say that a name is gone, so that what is known of it stays true for all we know."""
 
 
 class Tree:
-    """Names over *origins* (by absolute path in the dataset). State is consistent between awaits."""
+    """Names over *origins* (by absolute path in the dataset). State is consistent between awaits.
 
-    def __init__(self, catalog: Catalog, origins: dict[str, Origin], listing_ttl_s: float) -> None:
-        self.catalog = catalog
+    *identities* tell, by the same paths, which source it is: names of another one are dropped. *on_change* is called
+    between awaits, whichever process of the mount noticed the change.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        origins: dict[str, Origin],
+        listing_ttl_s: float,
+        on_change: OnChange = lambda directory, names: None,
+        identities: Mapping[str, str] | None = None,
+    ) -> None:
+        self.catalog, self._on_change = catalog, on_change
         self._listing_ttl_s = listing_ttl_s
         self._sources: dict[int, Origin] = {}
-        self._checked: OrderedDict[int, float] = OrderedDict()
+        self._excused: OrderedDict[int, float] = OrderedDict()
         self._listing: WeakValueDictionary[int, trio.Lock] = WeakValueDictionary()  # gone with its last user
         self._limiter = trio.CapacityLimiter(_THREADS)
+        self._last_change, self._doubted_at = catalog.last_change(), catalog.doubted_at
+        catalog.adopt(identities or {})
         if "/" in origins:
             self._sources[ROOT_ID] = origins["/"]
             return
-        catalog.record_listing(ROOT_ID, [Listed(path[1:], True, None, None) for path in origins], now=time.time())
+        self._roots = [Listed(path[1:], True, None, None) for path in origins]
+        catalog.record_listing(ROOT_ID, self._roots, now=catalog.clock())
         for path, origin in origins.items():
             row = catalog.lookup(ROOT_ID, path[1:])
             assert row is not None
             self._sources[row.id] = origin
 
     @property
-    def source_ids(self) -> tuple[int, ...]:
-        """Rows of the sources' roots."""
-        return tuple(self._sources)
+    def origins(self) -> tuple[Origin, ...]:
+        return tuple(self._sources.values())
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the root shows the sources as directories, and is none of them itself."""
+        return ROOT_ID not in self._sources
 
     def node(self, id: int) -> Node:
         """The row *id*. Raises VersionChanged when it is gone, so that the reader looks its name up again."""
@@ -67,16 +104,16 @@ class Tree:
         Raises:
             NotFound: no such name. Unavailable: the source is away and the catalog does not know.
         """
-        known = self.catalog.lookup(parent, name)
-        if known is not None and (known.is_dir or known.size is not None) and self._is_fresh(known):
+        known, listed_at = self.catalog.find(parent, name)
+        is_listed = self._is_listed(parent, listed_at)
+        if known is not None and (known.is_dir or known.size is not None) and self._is_fresh(known, is_listed):
             return known
-        directory = self.node(parent)
-        if known is None and self._is_listed(directory):
+        if known is None and is_listed:
             raise NotFound(f"{name!r}: no such file or folder")
-        return await self._ask(directory, name, known)
+        return await self._ask(self.node(parent), name, known)
 
     async def resolve(self, path: str) -> Node:
-        """The row at *path*, POSIX and relative to the dataset's root; "" is the root.
+        """The row at *path*, POSIX and relative to the dataset's root; "" is the root. Symbolic links are not followed.
 
         Raises:
             NotFound: no such path.
@@ -96,7 +133,7 @@ class Tree:
             Unavailable: the source is away, and the version was never asked for.
         """
         node = self.node(id)
-        if node.version and self._is_fresh(node):
+        if node.version and self._is_fresh(node, self._is_parent_listed(node)):
             return node
         current = await self._ask(self.node(node.parent), node.name, node)
         if not current.version:
@@ -116,22 +153,69 @@ class Tree:
         Raises:
             Unavailable: the source is away and the directory was never listed.
         """
-        lock = self._listing.setdefault(id, trio.Lock())
-        async with lock:
-            directory = self.node(id)
-            if self._is_listed(directory):
-                return
+        directory = self.node(id)
+        if self._is_listed(id, directory.listed_at):
+            return
+        try:
+            async with self._lock(id):
+                directory = self.node(id)
+                if not self._is_listed(id, directory.listed_at):  # nobody did while we waited
+                    await self._list(directory)
+        except _TROUBLES as error:
+            if directory.listed_at is None:
+                raise
             origin, path = self.where(directory)
-            try:
-                entries = await trio.to_thread.run_sync(origin.list, path, limiter=self._limiter)
-                entries = await self._with_sizes(origin, path, entries)
-                await trio.to_thread.run_sync(
-                    self.catalog.record_listing, id, entries, time.time(), limiter=self._limiter
-                )
-            except (Unavailable, Corrupt) as error:
-                if directory.listed_at is None:
-                    raise
-                log.warning("listing.stale", source=origin.name, path=path, error=str(error))
+            log.warning("listing.stale", source=origin.name, path=path, error=str(error))
+
+    async def list_again(self, id: int) -> None:
+        """Take the listing of directory *id* from its source now.
+
+        Raises:
+            NotFound: it is gone, and forgotten. Unavailable and others: as the source says.
+        """
+        async with self._lock(id):
+            await self._list(self.node(id))
+
+    async def hear(self) -> None:
+        """Learn what other processes of the mount changed since the last call."""
+        while True:
+            changes = await self._in_thread(self.catalog.changes, self._last_change)
+            if changes.last == self._last_change:
+                return
+            self._last_change = changes.last
+            if changes.is_all:
+                self.doubt()
+            for directory, names in changes.names.items():
+                self._on_change(directory, names)
+
+    def doubt(self) -> None:
+        """Have heard that single names are to be asked for again."""
+        self._doubted_at = self.catalog.doubted_at
+        self._excused.clear()
+
+    # ---- asking the source --------------------------------------------------------------------------------------
+
+    def _lock(self, directory: int) -> trio.Lock:
+        return self._listing.setdefault(directory, trio.Lock())
+
+    async def _list(self, directory: Node) -> None:
+        if directory.id == ROOT_ID and self.is_split:
+            self.catalog.record_listing(ROOT_ID, self._roots, now=self.catalog.clock())
+            return
+        origin, path = self.where(directory)
+        taking = _Taking(self.catalog, directory.id, origin.list(path), self._on_change)
+        sized: list[Listed] = []
+        try:
+            while (unsized := await self._in_thread(taking.go_on, sized)) is not None:
+                sized = await self._with_sizes(origin, path, unsized)
+        except NotFound as error:
+            if directory.id in self._sources:
+                raise Unavailable(f"source {origin.name!r}: its own folder is gone: {error}") from error
+            self._tell_forgotten(await self._in_thread(self.catalog.forget, directory.id))
+            raise
+
+    async def _in_thread(self, function: Callable[[T], R], argument: T) -> R:
+        return await trio.to_thread.run_sync(function, argument, limiter=self._limiter, abandon_on_cancel=True)
 
     async def _with_sizes(self, origin: Origin, path: str, entries: list[Listed]) -> list[Listed]:
         """*entries*, those without a size asked for one by one; without those that are gone by now."""
@@ -143,7 +227,7 @@ class Tree:
             for entry in unknown:
                 child = f"{path}/{entry.name}" if path else entry.name
                 try:
-                    stat = await trio.to_thread.run_sync(origin.stat, child, limiter=self._limiter)
+                    stat = await self._in_thread(origin.stat, child)
                 except NotFound:
                     del sized[entry.name]  # it went between the listing and the question
                 except PermissionRefused:
@@ -166,37 +250,85 @@ class Tree:
         origin, path = self.where(directory)
         child = f"{path}/{name}" if path else name
 
-        def ask() -> Node:
-            return self.catalog.record(directory.id, _listed(name, origin.stat(child)))
+        def ask(_: None) -> tuple[Node, bool]:
+            return self.catalog.record_change(directory.id, _listed(name, origin.stat(child)))
 
         try:
-            node = await trio.to_thread.run_sync(ask, limiter=self._limiter, abandon_on_cancel=True)
+            node, is_changed = await self._in_thread(ask, None)
         except NotFound:
             if known is not None:
-                self.catalog.forget(known.id)
+                self._tell_forgotten(await self._in_thread(self.catalog.forget, known.id))
             raise
-        except (Unavailable, Corrupt) as error:
+        except _TROUBLES as error:
             if known is None or (not known.is_dir and known.size is None):
                 raise
             log.warning("attributes.stale", source=origin.name, path=child, error=str(error))
-            node = known
-        self._checked[node.id] = time.monotonic()
-        while len(self._checked) > _REMEMBERED:
-            self._checked.popitem(last=False)
+            self._excuse(known.id)
+            return known
+        if is_changed:
+            self._on_change(directory.id, (name,))
         return node
 
-    def _is_fresh(self, node: Node) -> bool:
-        checked = self._checked.get(node.id)
-        if node.id in self._sources or (checked is not None and time.monotonic() - checked < self._listing_ttl_s):
-            return True
-        parent = self.catalog.get(node.parent)
-        return parent is not None and self._is_listed(parent)
+    def _tell_forgotten(self, forgotten: tuple[int, str] | None) -> None:
+        if forgotten is not None:
+            self._on_change(forgotten[0], (forgotten[1],))
 
-    def _is_listed(self, directory: Node) -> bool:
-        if directory.id == ROOT_ID and ROOT_ID not in self._sources:
-            return True  # its entries are the sources, which only a new configuration changes
-        return directory.listed_at is not None and 0 <= time.time() - directory.listed_at < self._listing_ttl_s
+    # ---- what is believed ---------------------------------------------------------------------------------------
+
+    def _excuse(self, id: int) -> None:
+        """Its source is away: do not ask for it again at once."""
+        self._excused[id] = self.catalog.clock() + min(_EXCUSED_FOR_S, self._listing_ttl_s)
+        while len(self._excused) > _EXCUSED:
+            self._excused.popitem(last=False)
+
+    def _is_fresh(self, node: Node, is_parent_listed: bool) -> bool:
+        if node.id in self._sources or self._excused.get(node.id, 0.0) > self.catalog.clock():
+            return True
+        checked_at = node.checked_at
+        if checked_at is not None and checked_at > self._doubted_at and self._is_recent(checked_at):
+            return True
+        # Where listings do not show a change of content, a version that was once asked for is to be asked for again.
+        return is_parent_listed and (node.is_vouched or not node.version)
+
+    def _is_parent_listed(self, node: Node) -> bool:
+        parent = self.catalog.get(node.parent)
+        return parent is not None and self._is_listed(parent.id, parent.listed_at)
+
+    def _is_listed(self, directory: int, listed_at: float | None) -> bool:
+        if directory == ROOT_ID and self.is_split:
+            return True
+        return listed_at is not None and self._is_recent(listed_at)
+
+    def _is_recent(self, moment: float) -> bool:
+        return 0 <= self.catalog.clock() - moment < self._listing_ttl_s
+
+
+class _Taking:
+    """A listing on its way from its source into the catalog; runs in a thread."""
+
+    def __init__(self, catalog: Catalog, directory: int, batches: Iterator[list[Listed]], on_change: OnChange) -> None:
+        self._catalog, self._directory, self._batches, self._on_change = catalog, directory, batches, on_change
+        self._listing: Listing | None = None
+
+    def go_on(self, batch: list[Listed]) -> list[Listed] | None:
+        """Record *batch* and all that follow it. Where sizes are wanting it returns the batch: go on with them."""
+        if self._listing is None:
+            self._listing = self._catalog.begin_listing(self._directory)
+        self._tell(self._listing.add(batch))
+        for following in self._batches:
+            if any(entry.size is None and not entry.is_dir for entry in following):
+                return following
+            self._tell(self._listing.add(following))
+        for dropped in self._listing.finish(self._catalog.clock()):
+            self._tell(dropped)
+        return None
+
+    def _tell(self, names: tuple[str, ...]) -> None:
+        if names:
+            trio.from_thread.run_sync(self._on_change, self._directory, names)
 
 
 def _listed(name: str, stat: Stat) -> Listed:
-    return Listed(name, stat.is_dir, None if stat.is_dir else stat.size, stat.mtime_ns, stat.version)
+    size = None if stat.is_dir else stat.size
+    mtime_ns = stat.mtime_ns or None if stat.is_dir else stat.mtime_ns
+    return Listed(name, stat.is_dir, size, mtime_ns, stat.version, stat.link_target, stat.is_executable)

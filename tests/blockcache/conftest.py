@@ -5,6 +5,7 @@ import trio
 import trio.testing
 
 from blockcache import circuit
+from blockcache.crawl import Crawler
 from blockcache.dataset import CachedDataset
 
 
@@ -12,10 +13,11 @@ from blockcache.dataset import CachedDataset
 def housekeeping_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests call for housekeeping when they want it; a round at another moment would make them a matter of luck."""
 
-    async def rest(self: CachedDataset) -> None:
+    async def rest(self: object) -> None:
         await trio.sleep_forever()
 
     monkeypatch.setattr(CachedDataset, "keep", rest)
+    monkeypatch.setattr(Crawler, "run", rest)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Names: asked for once, believed for a while, and kept when the source is away."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -176,16 +175,16 @@ async def test_source_is_asked_again_when_the_listing_is_old(tmp_path: Path, mon
         ufs.plant("b", b"")
         assert await names(dataset.tree) == ["a"]
 
-        later = time.time() + 61
-        monkeypatch.setattr("blockcache.tree.time.time", lambda: later)
+        later = dataset.catalog.clock() + 61
+        monkeypatch.setattr(dataset.catalog, "clock", lambda: later)
 
         assert await names(dataset.tree) == ["a", "b"]
 
 
-async def test_listing_from_the_future_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_listing_from_the_future_is_not_believed(tmp_path: Path) -> None:
     ufs = source({"a": b""})
     async with dataset_of(ufs, tmp_path) as dataset:
-        dataset.catalog.record_listing(ROOT_ID, [], now=time.time() + 10_000)
+        dataset.catalog.record_listing(ROOT_ID, [], now=dataset.catalog.clock() + 10_000)
 
         assert await names(dataset.tree) == ["a"]
 
