@@ -133,6 +133,18 @@ def _open_s3(url: str, options: Mapping[str, str]) -> UnderFileSystem:
     return open_s3(url, options)
 
 
+def _open_gs(url: str, options: Mapping[str, str]) -> UnderFileSystem:
+    from ufs.cloud import open_gs
+
+    return open_gs(url, options)
+
+
+def _open_az(url: str, options: Mapping[str, str]) -> UnderFileSystem:
+    from ufs.cloud import open_az
+
+    return open_az(url, options)
+
+
 @dataclass(frozen=True, slots=True)
 class _Scheme:
     open: Callable[[str, Mapping[str, str]], UnderFileSystem]
@@ -145,6 +157,8 @@ _SCHEMES: Mapping[str, _Scheme] = {
     "local": _Scheme(_open_local, {}),
     "file": _Scheme(_open_file, {}),
     "s3": _Scheme(_open_s3, tables.S3),
+    "gs": _Scheme(_open_gs, tables.GS),
+    "az": _Scheme(_open_az, tables.AZ),
 }
 
 SECRET_OPTIONS: frozenset[str] = frozenset(
