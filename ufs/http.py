@@ -7,7 +7,7 @@ correct, but slow. So whether it does is found out at the first `stat`, which sa
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
@@ -20,6 +20,7 @@ from ufs.http_client import HttpClient, check_status
 from ufs.http_errors import show_url, status_error
 from ufs.http_exchange import Reply
 from ufs.http_listing import Listing
+from ufs.http_loops import is_loop, is_too_deep
 
 __all__ = ["HttpFileSystem", "HttpSettings"]
 
@@ -50,7 +51,7 @@ class HttpFileSystem(UnderFileSystem):
         self._client = HttpClient(self._url, authorization, settings.limits, settings.ca_file)
         self._listing = Listing(self._client, self._query)
         self._has_ranges: bool | None = None
-        """What the last answer to a range showed; None before the first. For files whose headers do not say it."""
+        """What the last answer to a range showed; None before the first."""
         self._root: _Root | None = None
         self._root_lock = threading.Lock()
 
@@ -70,14 +71,13 @@ class HttpFileSystem(UnderFileSystem):
         check_path(path)
         if root.only is not None:
             return self._list_only(path, root.only)
-        url = self._url_of(root, path, is_dir=True)
-        try:
-            return iter(self._listing.entries(url))
-        except UserError as error:
-            # A server may answer with the file itself to a path that goes on behind its name.
-            if path and not self._stat_url(url.removesuffix("/")).is_dir:
-                raise NotFound(f"{show_url(url)}: is no directory") from error
-            raise
+        source = show_url(self._url)
+        if is_too_deep(path, source):
+            return iter(())
+        entries = self._list_directory(root, path)
+        if is_loop(path, entries, lambda other: self._list_directory(root, other), source):
+            return iter(())
+        return iter(entries)
 
     def read_range(self, path: str, version: str, offset: int, into: memoryview) -> int:
         url = self._file_url(path)
@@ -140,6 +140,16 @@ class HttpFileSystem(UnderFileSystem):
         stat = self.stat(only)
         return iter((Entry(name=only, is_dir=False, size=stat.size, mtime_ns=stat.mtime_ns or None),))
 
+    def _list_directory(self, root: _Root, path: str) -> Sequence[Entry]:
+        url = self._url_of(root, path, is_dir=True)
+        try:
+            return self._listing.entries(url)
+        except UserError as error:
+            # A server may answer with the file itself to a path that goes on behind its name.
+            if path and not self._stat_url(url.removesuffix("/")).is_dir:
+                raise NotFound(f"{show_url(url)}: is no directory") from error
+            raise
+
     def _file_url(self, path: str) -> str:
         root = self._find_root()
         if not check_path(path) or (root.only is not None and path != root.only):
@@ -172,8 +182,7 @@ class HttpFileSystem(UnderFileSystem):
                 if _is_directory(reply):
                     return DIRECTORY
                 size = http_version.content_length(headers)
-                known = self._has_ranges is not None or "Accept-Ranges" in headers
-                if size == 0 or (size is not None and known):
+                if size == 0 or (size is not None and self._knows_ranges(headers)):
                     return self._file_stat(reply, size)
         if status == 404:
             if self._is_directory_by_slash(url, headers):
@@ -194,6 +203,12 @@ class HttpFileSystem(UnderFileSystem):
             return DIRECTORY
         raise status_error(reply.status, url, reply.headers)
 
+    def _knows_ranges(self, headers: Mapping[str, str]) -> bool:
+        """Whether a file with *headers* needs no range of its own to tell if ranges work."""
+        if "Accept-Ranges" not in headers:
+            return self._has_ranges is not None
+        return _says_none(headers) or self._has_ranges is not False  # else it promises what it did not keep last time
+
     def _is_directory_by_slash(self, url: str, headers: Mapping[str, str]) -> bool:
         """Whether *url*, no file by *headers*, is a directory: some servers know one only by the slash at its end."""
         if self._listing.is_directory(f"{url}/", headers):
@@ -203,13 +218,12 @@ class HttpFileSystem(UnderFileSystem):
 
     def _file_stat(self, reply: Reply, size: int) -> Stat:
         http_version.check_encoding(show_url(reply.url), urlsplit(reply.url).path, reply.headers)
-        says = reply.headers.get("Accept-Ranges", "").strip().lower()
         return Stat(
             is_dir=False,
             size=size,
             mtime_ns=http_version.modified_ns(reply.headers) or 0,
             version=http_version.version_of(reply.headers, size),
-            has_ranges=says == "bytes" or (says != "none" and self._has_ranges is not False),
+            has_ranges=self._has_ranges is not False and not _says_none(reply.headers),
         )
 
     def _read_piece(self, url: str, version: str, offset: int, into: memoryview) -> int:
@@ -240,6 +254,10 @@ def _check_file(reply: Reply) -> str:
         raise VersionChanged(f"{where}: the file has become a directory")
     http_version.check_encoding(where, urlsplit(reply.url).path, reply.headers)
     return where
+
+
+def _says_none(headers: Mapping[str, str]) -> bool:
+    return headers.get("Accept-Ranges", "").strip().lower() == "none"
 
 
 def _is_partial(reply: Reply) -> bool:
