@@ -263,7 +263,7 @@ async def test_block_that_another_process_is_fetching_is_awaited_not_fetched(tmp
     async with dataset_of(ufs, tmp_path) as dataset, trio.open_nursery() as nursery:
         node = await opened(dataset, "f")
         stem = str(Path(tmp_path, "blocks", f"{node.id:02x}", str(node.id)))
-        other = SparseFile(stem, len(data), node.version, BLOCK, dataset.tiers.session)
+        other = SparseFile(stem, len(data), node.version, BLOCK, dataset.tiers.session.digest)
         assert all(other.try_lock(block) for block in (0, 1))
         found: list[bytes] = []
 

@@ -52,7 +52,7 @@ async def test_second_read_in_a_folder_starts_fetching_its_neighbours(tmp_path: 
         with trio.fail_after(10):
             await enough.wait()
 
-    assert set(fetched) >= {nodes[51].name, nodes[66].name}
+    assert set(fetched[:16]) <= {node.name for node in nodes[51:99]}
 
 
 async def test_reading_a_whole_folder_in_any_order_fetches_each_file_once(tmp_path: Path) -> None:
