@@ -77,6 +77,7 @@ def main() -> int:
         _publish(*report.from_json(arguments.source), arguments)
         return 0
     _enter_own_mounts()
+    arguments.data.mkdir(parents=True, exist_ok=True)
     tools = Path(_output(_HERE / "setup").splitlines()[-1])
     data = Data(arguments.data, QUICK if arguments.quick else FULL)
     with ExitStack() as stack:
@@ -119,7 +120,6 @@ def _parse() -> argparse.Namespace:
     arguments.workload = arguments.workload or list(WORKLOADS)
     arguments.system = arguments.system or list(SYSTEMS)
     arguments.runs = arguments.runs or (1 if arguments.quick else 5)
-    arguments.data.mkdir(parents=True, exist_ok=True)
     return arguments
 
 

@@ -152,24 +152,26 @@ def mounted(system: System, data: Data, place: Place, commands: dict[str, str]) 
     commands.setdefault(f"{system.name} {place.dataset}", " ".join(shown))
     place.mountpoint.mkdir(exist_ok=True)
     place.cache.mkdir(exist_ok=True)
-    output = place.mountpoint.with_suffix(".out")
+    output = place.mountpoint.with_name(f"{system.name}-{place.dataset}.out")
     start = time.monotonic()
     with output.open("wb") as log:
         process = subprocess.Popen(
             command, env=os.environ | dict(system.environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
-        _await_mount(process, place.mountpoint, output)
+        _await_mount(process, place.mountpoint)
         yield Mounted(place.mountpoint, [process.pid], time.monotonic() - start)
+    except ReaderFailed as error:
+        raise ReaderFailed(f"{error}\n{output.read_text(errors='replace')[-1000:].strip()}") from error
     finally:
         _unmount(process, place.mountpoint)
 
 
-def _await_mount(process: "subprocess.Popen[bytes]", mountpoint: Path, output: Path) -> None:
+def _await_mount(process: "subprocess.Popen[bytes]", mountpoint: Path) -> None:
     end = time.monotonic() + _MOUNT_DEADLINE_S
     while not is_mounted(mountpoint):
         if process.poll() is not None or time.monotonic() > end:
-            raise ReaderFailed(f"not mounted: {output.read_text(errors='replace')[-1000:].strip()}")
+            raise ReaderFailed("not mounted")
         time.sleep(_POLL_S)
     os.scandir(mountpoint).close()
 
