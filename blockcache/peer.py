@@ -28,6 +28,8 @@ from ufs.base import Entry, Stat, UnderFileSystem, check_path
 CHUNK_BYTES = 64 << 20
 VERSION_HEADER = "X-Headrace-Version"
 MTIME_HEADER = "X-Headrace-Mtime-Ns"
+LINK_HEADER = "X-Headrace-Link"
+EXECUTABLE_HEADER = "X-Headrace-Executable"
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 1.0, 30.0
 _DOWN_FOR_S = 5.0
 _POOL = 16
@@ -40,6 +42,9 @@ class ListedEntry(msgspec.Struct, frozen=True):
     is_dir: bool
     size: int | None
     mtime_ns: int | None
+    link: str | None = None
+    """What a symbolic link names, percent-encoded like *name*."""
+    is_executable: bool = False
 
 
 def ranked(workers: int, key: str) -> list[int]:
@@ -70,7 +75,15 @@ class PeerFileSystem(UnderFileSystem):
         size, version = int(response.headers.get("Content-Length", 0)), response.headers.get(VERSION_HEADER, "")
         is_dir = response.headers.get("Content-Type") == "application/json"
         mtime_ns = int(response.headers.get(MTIME_HEADER, 0))
-        return Stat(is_dir, 0 if is_dir else size, mtime_ns, "" if is_dir else _text(version))
+        link, is_executable = response.headers.get(LINK_HEADER), EXECUTABLE_HEADER in response.headers
+        return Stat(
+            is_dir,
+            0 if is_dir else size,
+            mtime_ns,
+            "" if is_dir else _text(version),
+            is_executable=is_executable,
+            link_target=None if link is None else _text(link),
+        )
 
     def list(self, path: str) -> Iterator[Entry]:
         response = self._ask("GET", path, path, {}, is_directory=True)
@@ -81,7 +94,8 @@ class PeerFileSystem(UnderFileSystem):
         finally:
             response.release_conn()
         for entry in entries:
-            yield Entry(_text(entry.name), entry.is_dir, entry.size, entry.mtime_ns)
+            link = None if entry.link is None else _text(entry.link)
+            yield Entry(_text(entry.name), entry.is_dir, entry.size, entry.mtime_ns, link, entry.is_executable)
 
     def read_range(self, path: str, version: str, offset: int, into: memoryview) -> int:
         if not into:

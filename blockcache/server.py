@@ -1,7 +1,8 @@
 """The block server of a worker: the cached dataset over HTTP/1.1, so that curl can read it too.
 
     GET  /files/PATH     bytes, with Range and If-Match: "<version>"; the body leaves by sendfile where it is cached
-    HEAD /files/PATH     size, version and mtime of a file; Content-Type application/json for a directory
+    HEAD /files/PATH     size, version and mtime of a file, or what a symbolic link names; Content-Type
+                         application/json for a directory
     GET  /files/PATH/    a directory's entries as JSON
 
 Every request carries the runtime's token: `Authorization: Bearer …`. Errors are one line of text: 401 wrong token, 404
@@ -22,7 +23,7 @@ import trio
 from blockcache.cachefile import CacheFile
 from blockcache.catalog import Node
 from blockcache.dataset import Buffer, CachedDataset
-from blockcache.peer import MTIME_HEADER, VERSION_HEADER, ListedEntry
+from blockcache.peer import EXECUTABLE_HEADER, LINK_HEADER, MTIME_HEADER, VERSION_HEADER, ListedEntry
 from datamodel.errors import (
     Corrupt,
     HeadraceError,
@@ -108,6 +109,8 @@ class BlockServer:
                 raise NotFound(f"{path!r}: a folder has no bytes")
             if node.is_dir:
                 await self._send_listing(connection, stream, request, node)
+            elif node.link_target is not None:
+                await _send_link(connection, stream, request, node)
             else:
                 await self._send_file(connection, stream, request, node)
         except HeadraceError as error:
@@ -132,15 +135,13 @@ class BlockServer:
         if request.method == b"GET":
             await self._dataset.tree.ensure_listed(node.id)
             children = self._dataset.catalog.children(node.id, limit=-1)
-            body = msgspec.json.encode(
-                [ListedEntry(_token(child.name), child.is_dir, child.size, child.mtime_ns) for child in children]
-            )
+            body = msgspec.json.encode([_listed(child) for child in children])
         await _send_all(connection, stream, request, 200, [("Content-Type", "application/json")], body)
 
     async def _send_file(
         self, connection: h11.Connection, stream: trio.SocketStream, request: h11.Request, node: Node
     ) -> None:
-        node = await self._dataset.tree.pin(node.id)
+        node = await self._dataset.open(node.id)
         headers = dict(request.headers)
         if headers.get(b"if-match", _quoted(node)) != _quoted(node):
             await self._dataset.tree.renew(node)
@@ -154,6 +155,8 @@ class BlockServer:
             (MTIME_HEADER, str(node.mtime_ns or 0)),
             ("Accept-Ranges", "bytes"),
         ]
+        if node.is_executable:
+            described.append((EXECUTABLE_HEADER, "1"))
         status = 200
         if b"range" in headers:
             status = 206
@@ -182,6 +185,25 @@ class BlockServer:
         data = await self._dataset.read(node.id, start, stop - start)
         blocks = range(start // file.block_bytes, (stop - 1) // file.block_bytes + 1) if stop > start else range(0)
         return file, b"" if all(file.has(block) for block in blocks) else data
+
+
+async def _send_link(connection: h11.Connection, stream: trio.SocketStream, request: h11.Request, node: Node) -> None:
+    if request.method != b"HEAD":
+        raise NotFound(f"{node.name!r}: a symbolic link to {node.link_target!r}; ask for that")
+    described = [
+        ("Content-Type", "application/octet-stream"),
+        ("Content-Length", str(node.size)),
+        (LINK_HEADER, _token(node.link_target or "")),
+        (MTIME_HEADER, str(node.mtime_ns or 0)),
+    ]
+    await _send_all(connection, stream, request, 200, described, b"")
+
+
+def _listed(node: Node) -> ListedEntry:
+    # When a directory changed is each worker's own guess, where the source does not say.
+    mtime_ns = None if node.is_dir else node.mtime_ns
+    link = None if node.link_target is None else _token(node.link_target)
+    return ListedEntry(_token(node.name), node.is_dir, node.size, mtime_ns, link, node.is_executable)
 
 
 class _Body:
