@@ -72,7 +72,7 @@ class FileSystem:
 
     async def open(self, node_id: int) -> Opened:
         """Raises VersionChanged where the kernel has to look the name up again."""
-        node = await self._dataset.tree.pin(row_of(node_id))
+        node = await self._dataset.open(row_of(node_id))
         if not is_passthrough(node_id):
             self._dataset.target(node.id)
             return Opened()
