@@ -64,7 +64,7 @@ class Crawler:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._for_ever, self._tree.hear, _LOOK_S, lambda: True)
             nursery.start_soon(self._for_ever, self.refresh_as_asked, _LOOK_S, self._is_keeper)
-            nursery.start_soon(self._for_ever, self.look_at_troubled, _TROUBLED_LOOK_S, self._is_keeper)
+            nursery.start_soon(self._for_ever, self.look_at_troubled, _TROUBLED_LOOK_S, lambda: True)
             if self._lists_all:
                 nursery.start_soon(self._for_ever, self.list_unlisted, _LOOK_S, self._is_keeper)
                 nursery.start_soon(self._for_ever, self.list_old, _LOOK_S, self._is_keeper)
@@ -119,11 +119,11 @@ class Crawler:
             await trio.to_thread.run_sync(self._catalog.end_refresh, request)
 
     async def look_at_troubled(self) -> None:
-        """Ask each source that failed last time, so that its recovery is noticed although nobody reads from it."""
+        """Ask each source that failed this process last time: its recovery shows although nobody reads from it."""
         for origin in self._tree.origins:
             if origin.problem:
                 with contextlib.suppress(HeadraceError):  # it is still in trouble, and its problem says so
-                    await trio.to_thread.run_sync(origin.stat, "", abandon_on_cancel=True)
+                    await trio.to_thread.run_sync(_ask, origin, abandon_on_cancel=True)
 
     # ---- one directory ------------------------------------------------------------------------------------------
 
@@ -218,6 +218,12 @@ class Crawler:
             if not self._is_busy():
                 return
             await trio.sleep(_BUSY_LOOK_S)
+
+
+def _ask(origin: Origin) -> None:
+    """By a listing: what its root is, some sources know without asking."""
+    for _ in origin.list(""):
+        return
 
 
 async def _at_once(ids: Iterator[int], work: Callable[[int], Awaitable[None]]) -> None:
