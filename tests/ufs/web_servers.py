@@ -133,8 +133,8 @@ def caddy(root: Path, run: Path, options: str = "") -> Iterator[str]:
 
 @contextmanager
 def rclone(root: Path, run: Path, protocol: str) -> Iterator[str]:
-    """Serve *root* by `rclone serve http`, `webdav` or `s3`, whose buckets are the folders in *root*; yields the address
-    with a slash at its end.
+    """Serve *root* by `rclone serve http`, `webdav` or `s3`, whose buckets are the folders in *root*; yields the
+    address with a slash at its end.
     """
     program, port = _program("rclone", "rclone"), _free_port()
     command = [
