@@ -141,23 +141,33 @@ def open_own(path: str, flags: int) -> int:
         except OSError as error:
             if error.errno not in _NOT_OURS:
                 raise
-            _set_aside(path, error.strerror or "")
+            set_aside(path, error.strerror or "")
             continue
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return fd
         os.close(fd)
-        _set_aside(path, "not a regular file")
+        set_aside(path, "not a regular file")
     raise FileNotFoundError(errno.ENOENT, "odd things keep coming in its place", path)
 
 
-def count_corrupt(stem: str, what: str) -> Corrupt:
-    """Log and count that *what* of a cache file is wrong; the error to raise."""
+def unlink_own(path: str) -> None:
+    """Unlink *path* if it is there; a folder in its place is moved aside."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError as error:
+        set_aside(path, str(error))
+
+
+def count_corrupt(stem: str, problem: str) -> Corrupt:
+    """Log and count that something of a cache file is wrong; the error to raise."""
     CORRUPT_BLOCKS.inc()
-    log.error("cache.corrupt", path=stem, what=what)
-    return Corrupt(f"cache file {os.path.basename(stem)}: {what} does not match its checksum")
+    log.error("cache.corrupt", path=stem, problem=problem)
+    return Corrupt(f"cache file {os.path.basename(stem)}: {problem}")
 
 
-def _set_aside(odd: str, problem: str) -> None:
+def set_aside(odd: str, problem: str) -> None:
     """Into a folder beside those of the blocks, for somebody to look at: it is not ours to delete."""
     path = Path(odd)
     aside = path.parents[1].with_name(_ASIDE)

@@ -33,7 +33,7 @@ import weakref
 import zlib
 from pathlib import Path
 
-from blockcache.cachefile import BlockGone, CacheFile, count_corrupt, digest, open_own
+from blockcache.cachefile import BlockGone, CacheFile, count_corrupt, digest, open_own, unlink_own
 from blockcache.flightlocks import lock_range
 from datamodel.errors import Corrupt
 
@@ -129,7 +129,7 @@ class SparseFile(CacheFile):
     def read_now(self, offset: int, size: int, into: memoryview | None = None) -> memoryview | None:
         first, end = offset // self.block_bytes, (offset + size - 1) // self.block_bytes + 1
         before = self._entries(first, end)
-        if not all(self._trusted[first:end]):
+        if before[::_ENTRY_BYTES].count(1) != end - first or not all(self._trusted[first:end]):
             return None
         data = memoryview(bytearray(size)) if into is None or len(into) < size else into[:size]
         try:
@@ -152,7 +152,7 @@ class SparseFile(CacheFile):
             raise BlockGone(f"cache file {self.name}: blocks {first} to {end - 1} were given up meanwhile")
         if len(data) != size:
             self._discard(range(first, end))
-            raise count_corrupt(self._stem, f"the length of blocks {first} to {end - 1}")
+            raise count_corrupt(self._stem, f"{len(data)} of {size} bytes at {offset} are left")
         return data
 
     def _entries(self, first: int, end: int) -> bytes:
@@ -277,7 +277,7 @@ class SparseFile(CacheFile):
             raise BlockGone(f"cache file {self.name}: block {block} was given up meanwhile")
         if len(data) != self.length(block) or zlib.crc32(data) != int.from_bytes(before[4:], "little"):
             self._discard(range(block, block + 1))
-            raise count_corrupt(self._stem, f"block {block}")
+            raise count_corrupt(self._stem, f"block {block} does not match its checksum")
         self._trusted[block] = 1
 
 
@@ -342,8 +342,7 @@ def _unlink(stem: str, *, with_map: bool) -> int:
     except FileNotFoundError:
         size = 0
     for path in (stem, f"{stem}.part", *([f"{stem}.map"] if with_map else [])):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        unlink_own(path)
     return size
 
 

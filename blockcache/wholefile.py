@@ -6,14 +6,13 @@ a file without it was never finished, whatever its length, and is replaced by wh
 nothing to rename, and two writers at once cost a fetch, never a wrong byte: each has an inode of its own.
 """
 
-import contextlib
 import errno
 import os
 import struct
 import threading
 import zlib
 
-from blockcache.cachefile import CacheFile, count_corrupt, digest, open_own
+from blockcache.cachefile import CacheFile, count_corrupt, digest, open_own, unlink_own
 from blockcache.flightlocks import FlightLocks
 from datamodel.errors import Corrupt
 
@@ -105,7 +104,7 @@ class WholeFile(CacheFile):
         data = os.pread(held.fd, size, offset)
         if len(data) != size:
             self._drop(held)
-            raise count_corrupt(self._stem, "its length")
+            raise count_corrupt(self._stem, f"{len(data)} of {size} bytes at {offset} are left")
         return data
 
     def write(self, block: int, data: memoryview) -> None:
@@ -116,7 +115,7 @@ class WholeFile(CacheFile):
                 written += os.pwrite(held.fd, data[written:], written)
             self._stamp(held, zlib.crc32(data))
         except BaseException:
-            _unlink(self._stem)
+            unlink_own(self._stem)
             raise
         self._is_trusted, self._held = True, held
 
@@ -126,7 +125,7 @@ class WholeFile(CacheFile):
                 return _Descriptor(os.open(self._stem, _CREATE, 0o600))
             except FileExistsError:
                 # Unfinished, of another version, or of somebody who was as fast: unlinked, it serves who has it open.
-                _unlink(self._stem)
+                unlink_own(self._stem)
 
     def _stamp(self, held: _Descriptor, checksum: int) -> None:
         mtime_ns = os.fstat(held.fd).st_mtime_ns
@@ -165,7 +164,7 @@ class WholeFile(CacheFile):
             data = os.pread(held.fd, self.size + 1, 0)
             if len(data) != self.size or zlib.crc32(data) != self._checksum:
                 self._drop(held)
-                raise count_corrupt(self._stem, "its content")
+                raise count_corrupt(self._stem, "it does not match its checksum")
             self._stamp(held, self._checksum)
             self._is_trusted = True
         return True
@@ -178,11 +177,6 @@ class WholeFile(CacheFile):
                 os.unlink(self._stem)
         except FileNotFoundError:
             return  # evicted
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def is_whole(stem: str) -> bool:

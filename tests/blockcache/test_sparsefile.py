@@ -1,4 +1,4 @@
-"""A cache file: what it trusts, what it throws away, and how processes share it."""
+"""A cache file of many blocks: what it trusts, what it throws away, and how processes share it."""
 
 import os
 import subprocess
@@ -9,31 +9,35 @@ from random import Random
 
 import pytest
 
-from blockcache import cachefile
-from blockcache.cachefile import CacheFile
+from blockcache import sparsefile
+from blockcache.cachefile import BlockGone
+from blockcache.sparsefile import SparseFile, remove, stored_bytes
 from datamodel.errors import Corrupt
 
 BLOCK = 4096
 CONTENT = Random(3).randbytes(3 * BLOCK + 100)
+SESSION, NEXT_SESSION = b"session1", b"session2"
 
 
 @pytest.fixture
 def stem(tmp_path: Path) -> Path:
-    return tmp_path / "7"
+    folder = tmp_path / "blocks" / "07"
+    folder.mkdir(parents=True)
+    return folder / "7"
 
 
-def opened(stem: Path, version: str = "v1", content: bytes = CONTENT) -> CacheFile:
-    return CacheFile(stem, len(content), version, BLOCK)
+def opened(stem: Path, version: str = "v1", content: bytes = CONTENT, session: bytes = SESSION) -> SparseFile:
+    return SparseFile(str(stem), len(content), version, BLOCK, session)
 
 
-def filled(stem: Path, version: str = "v1", content: bytes = CONTENT) -> CacheFile:
+def filled(stem: Path, version: str = "v1", content: bytes = CONTENT) -> SparseFile:
     file = opened(stem, version, content)
     for block in range(file.blocks):
         store(file, block, content)
     return file
 
 
-def store(file: CacheFile, block: int, content: bytes = CONTENT) -> None:
+def store(file: SparseFile, block: int, content: bytes = CONTENT) -> None:
     file.write(block, memoryview(content)[block * BLOCK : block * BLOCK + file.length(block)])
 
 
@@ -133,19 +137,18 @@ def test_corrupt_complete_file_is_noticed_because_its_time_changed(stem: Path) -
     assert stem.with_suffix(".part").exists()
 
 
-def test_complete_file_is_checked_block_by_block_after_a_reboot(stem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complete_file_is_checked_block_by_block_in_the_next_session(stem: Path) -> None:
     filled(stem).try_complete()
     times = stem.stat()
     damage(stem, 0)
     os.utime(stem, ns=(times.st_atime_ns, times.st_mtime_ns))
-    monkeypatch.setattr(cachefile, "_BOOT", b"another8")
-    file = opened(stem)
+    file = opened(stem, session=NEXT_SESSION)
 
     with pytest.raises(Corrupt, match="block 0"):
         file.read(0, 10)
 
 
-def test_untouched_complete_file_of_this_boot_is_read_without_checking(
+def test_untouched_complete_file_of_this_session_is_read_without_checking(
     stem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(stem).try_complete()
@@ -224,7 +227,7 @@ def test_evicted_file_stays_readable_for_who_has_it_open(stem: Path) -> None:
     file = filled(stem)
     file.try_complete()
 
-    cachefile.remove(stem)
+    remove(str(stem))
 
     assert file.is_evicted
     assert file.read(0, len(CONTENT)) == CONTENT
@@ -234,7 +237,7 @@ def test_evicted_file_stays_readable_for_who_has_it_open(stem: Path) -> None:
 def test_evicted_part_cannot_become_complete(stem: Path) -> None:
     file = filled(stem)
 
-    cachefile.remove(stem)
+    remove(str(stem))
 
     assert not file.try_complete()
     assert not stem.exists()
@@ -244,16 +247,16 @@ def test_file_opened_while_it_is_evicted_starts_empty_and_is_found_again(
     stem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(stem).try_complete()
-    lock = cachefile.fcntl.flock
-    evictions = [stem]
+    lock = sparsefile.fcntl.flock
+    evictions = [str(stem)]
 
     def evict_first(fd: int, operation: int) -> None:
         if evictions:
-            monkeypatch.setattr(cachefile.fcntl, "flock", lock)
-            cachefile.remove(evictions.pop())
+            monkeypatch.setattr(sparsefile.fcntl, "flock", lock)
+            remove(evictions.pop())
         lock(fd, operation)
 
-    monkeypatch.setattr(cachefile.fcntl, "flock", evict_first)
+    monkeypatch.setattr(sparsefile.fcntl, "flock", evict_first)
 
     file = opened(stem)
 
@@ -289,8 +292,8 @@ def test_block_lock_keeps_another_opener_out_until_it_is_released(stem: Path) ->
 def test_block_lock_of_a_killed_process_is_free(stem: Path) -> None:
     file = opened(stem)
     code = (
-        "import sys; from pathlib import Path; from blockcache.cachefile import CacheFile\n"
-        f"file = CacheFile(Path({str(stem)!r}), {len(CONTENT)}, 'v1', {BLOCK})\n"
+        "import sys; from blockcache.sparsefile import SparseFile\n"
+        f"file = SparseFile({str(stem)!r}, {len(CONTENT)}, 'v1', {BLOCK}, {SESSION!r})\n"
         "print(file.try_lock(0), flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -302,3 +305,163 @@ def test_block_lock_of_a_killed_process_is_free(stem: Path) -> None:
         holder.wait()
 
         assert file.try_lock(0)
+
+
+# ---- giving up blocks ------------------------------------------------------------------------------------------------
+
+
+def test_shrinking_gives_the_medium_its_room_back(stem: Path) -> None:
+    file = filled(stem, content=Random(4).randbytes(100 * BLOCK))
+    part = stem.with_suffix(".part")
+    before = part.stat().st_blocks
+
+    freed = file.shrink(10 * BLOCK)
+
+    assert freed == 10 * BLOCK
+    assert file.cached_bytes() == 90 * BLOCK
+    assert before - part.stat().st_blocks == 10 * BLOCK // 512
+    assert part.stat().st_size == 100 * BLOCK
+
+
+def test_block_that_was_given_up_is_gone_not_zero(stem: Path) -> None:
+    reader, keeper = filled(stem), opened(stem)
+
+    keeper.shrink(len(CONTENT))
+
+    assert not any(reader.has(block) for block in range(4))
+    with pytest.raises(BlockGone):
+        reader.read(BLOCK, 10)
+
+
+def test_block_that_is_being_written_is_not_given_up(stem: Path) -> None:
+    writer = filled(stem)
+    for block in range(4):
+        assert writer.try_lock(block)
+
+    assert opened(stem).shrink(BLOCK) == 0
+    assert writer.shrink(BLOCK) == 0
+
+
+def test_block_punched_and_stored_again_while_it_is_read_is_noticed(
+    stem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, other = filled(stem), opened(stem)
+    pread = os.pread
+
+    def read_slowly(fd: int, size: int, offset: int) -> bytes:
+        other._punch(1)
+        data = pread(fd, size, offset)  # the hole
+        store(other, 1)
+        return data
+
+    monkeypatch.setattr(os, "pread", read_slowly)
+
+    with pytest.raises(BlockGone):
+        reader.read(BLOCK, 10)
+
+    monkeypatch.undo()
+    assert reader.read(BLOCK, 10) == CONTENT[BLOCK : BLOCK + 10]
+
+
+_PUNCHER = """
+import sys
+from random import Random
+from blockcache.sparsefile import SparseFile
+
+stem, size, block_bytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+content = memoryview(Random(4).randbytes(size))
+file = SparseFile(stem, size, "v1", block_bytes, b"session1")
+print("ready", flush=True)
+while True:
+    file.shrink(3 * block_bytes)
+    for block in range(file.blocks):
+        if not file.has(block) and file.try_lock(block):
+            if not file.has(block):
+                file.write(block, content[block * block_bytes :][: file.length(block)])
+            file.unlock(block)
+"""
+
+
+def test_reader_never_sees_a_hole_that_another_process_punches(stem: Path) -> None:
+    content = Random(4).randbytes(8 * BLOCK)
+    reader = filled(stem, content=content)
+    command = [sys.executable, "-c", _PUNCHER, str(stem), str(len(content)), str(BLOCK)]
+    outcomes = {"whole": 0, "gone": 0}
+    random = Random(5)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as puncher:
+        assert puncher.stdout is not None
+        assert puncher.stdout.readline() == b"ready\n"
+
+        try:
+            for _ in range(20_000):
+                offset = random.randrange(len(content) - 10)
+                try:
+                    assert reader.read(offset, 10) == content[offset : offset + 10]
+                    outcomes["whole"] += 1
+                except BlockGone:
+                    outcomes["gone"] += 1
+                now = reader.read_now(offset, 10)
+                assert now is None or now == content[offset : offset + 10]
+        finally:
+            puncher.kill()
+    assert min(outcomes.values()) > 0
+
+
+# ---- what stands in its place ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", ".map", ".part"])
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_odd_thing_in_its_place_is_put_out_of_the_way(stem: Path, suffix: str, kind: str, tmp_path: Path) -> None:
+    path = stem.with_name(stem.name + suffix)
+    {"folder": Path.mkdir, "link": lambda at: at.symlink_to(tmp_path / "precious"), "pipe": os.mkfifo}[kind](path)
+    (tmp_path / "precious").write_bytes(b"not to be touched")
+
+    file = filled(stem)
+
+    assert file.try_complete()
+    assert file.read(0, len(CONTENT)) == CONTENT
+    if kind == "folder":
+        assert [found.name.startswith(path.name) for found in (tmp_path / "aside").iterdir()] == [True]
+    assert (tmp_path / "precious").read_bytes() == b"not to be touched"
+
+
+def test_map_for_another_block_size_is_started_afresh(stem: Path) -> None:
+    filled(stem)
+
+    file = SparseFile(str(stem), len(CONTENT), "v1", 2 * BLOCK, SESSION)
+
+    assert not any(file.has(block) for block in range(file.blocks))
+
+
+def test_every_damage_to_a_map_leads_to_right_bytes_or_none(stem: Path) -> None:
+    random = Random(6)
+    for _ in range(200):
+        filled(stem)
+        damage(stem.with_suffix(".map"), random.randrange(64 + 4 * 8))
+        file = opened(stem)
+        for block in range(file.blocks):
+            if file.has(block):
+                try:
+                    found = file.read(block * BLOCK, file.length(block))
+                except Corrupt:
+                    assert not file.has(block)
+                else:
+                    assert found == CONTENT[block * BLOCK :][: file.length(block)]
+        remove(str(stem))
+
+
+def test_removing_tells_how_much_was_cached(stem: Path) -> None:
+    store(opened(stem), 1)
+    store(opened(stem), 3)
+
+    assert stored_bytes(f"{stem}.map") == BLOCK + 100
+    assert remove(str(stem)) == BLOCK + 100
+    assert remove(str(stem)) == 0
+
+
+def test_map_is_allocated_whole_so_that_a_full_medium_cannot_kill_who_writes_to_it(stem: Path) -> None:
+    SparseFile(str(stem), 100_000 * BLOCK, "v1", BLOCK, SESSION)
+
+    status = stem.with_suffix(".map").stat()
+    assert status.st_blocks * 512 >= status.st_size > 100_000 * 8
