@@ -19,6 +19,8 @@ class _OpenHow(ctypes.Structure):
 def open_beneath(root: str, path: str, flags: int) -> int:
     """A descriptor of *path* below *root* (`""` is *root* itself); links are followed while they stay inside.
 
+    With O_NOFOLLOW in *flags* the last part is not followed: with O_PATH the descriptor is the link's own then.
+
     Raises:
         OSError: as open(2); EXDEV where a link leads out of *root*.
     """
@@ -30,8 +32,12 @@ def open_beneath(root: str, path: str, flags: int) -> int:
             if error.errno != errno.EXDEV:
                 raise
         # The kernel refuses every absolute link. One that points back inside is resolved here, and the result must
-        # hold no link at all, so a link that changes in between makes the open fail and never escape.
-        resolved = _resolve_inside(root, path)
+        # hold no link on the way, so a link that changes in between makes the open fail and never escape.
+        if flags & os.O_NOFOLLOW:
+            folder, _, name = path.rpartition("/")
+            resolved = os.path.join(_resolve_inside(root, folder), name)
+        else:
+            resolved = _resolve_inside(root, path)
         return _openat2(root_fd, resolved, flags, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
     finally:
         os.close(root_fd)

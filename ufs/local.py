@@ -1,7 +1,8 @@
 """A folder, or a single file, of this machine: a mounted volume, a host path, a test fixture.
 
-Symbolic links show as what they point at, as long as that is inside the source; others are not listed and not found.
-So are devices, sockets and pipes, and links to a folder that contains them, which would make the tree endless.
+Symbolic links show as links as long as they lead to somewhere inside the source, whether anything is there or not; an
+absolute one is rewritten to lead there from wherever the source is shown. Others are not listed and not found, and
+neither are devices, sockets and pipes.
 """
 
 import errno
@@ -21,6 +22,7 @@ from datamodel.errors import (
 )
 from ufs.base import DIRECTORY, Entry, Stat, UnderFileSystem, check_path
 from ufs.beneath import open_beneath
+from ufs.links import Links
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.EISDIR, errno.ENXIO)
 _REFUSED = (errno.EACCES, errno.EPERM)
@@ -34,21 +36,29 @@ class LocalFileSystem(UnderFileSystem):
         if not path.startswith("/") or "\0" in path:
             raise UserError(f"source url: local path {path!r} must be absolute; write local:///PATH")
         self._path = path.rstrip("/") or "/"
+        self._links = Links()
 
     def __repr__(self) -> str:
         return f"LocalFileSystem({self._path!r})"
 
     def stat(self, path: str) -> Stat:
         root, inside = self._locate(path)
-        with _open(root, inside, os.O_PATH) as fd:
-            return DIRECTORY if path == "" else _stat_of(os.fstat(fd), _show(root, inside))
+        if path == "":
+            return DIRECTORY
+        with _open(root, inside, os.O_PATH | os.O_NOFOLLOW) as fd:
+            found = os.fstat(fd)
+            if not modes.S_ISLNK(found.st_mode):
+                return _stat_of(found, _show(root, inside))
+            target = self._links.shown(root, inside, os.readlink("", dir_fd=fd))
+            size = len(os.fsencode(target))
+            return Stat(is_dir=False, size=size, mtime_ns=found.st_mtime_ns, version="", link_target=target)
 
     def list(self, path: str) -> Iterator[Entry]:
         root, inside = self._locate(path)
         if inside != path:
             name = self._path.rpartition("/")[2]
             return iter((_file_entry(name, self.stat(name)),))
-        return _scan(root, inside)
+        return self._scan(root, inside)
 
     def read_range(self, path: str, version: str, offset: int, into: memoryview) -> int:
         with self._open_file(path) as (fd, where):
@@ -79,7 +89,7 @@ class LocalFileSystem(UnderFileSystem):
         if not path:
             raise NotFound(f"{self._path}: the root of a source is no file")
         # O_NONBLOCK: opening a pipe must not wait for its writer.
-        with _open(root, inside, os.O_RDONLY | os.O_NONBLOCK) as fd:
+        with _open(root, inside, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW) as fd:
             yield fd, _show(root, inside)
 
     def _locate(self, path: str) -> tuple[str, str]:
@@ -95,54 +105,41 @@ class LocalFileSystem(UnderFileSystem):
         folder, _, inside = os.path.realpath(self._path).rpartition("/")
         return folder or "/", inside
 
+    def _scan(self, root: str, path: str) -> Iterator[Entry]:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        with _open(root, path, flags) as fd, _translated(_show(root, path)), os.scandir(fd) as rows:
+            for row in rows:
+                entry = self._entry_of(root, path, fd, row)
+                if entry is not None:
+                    yield entry
 
-def _scan(root: str, path: str) -> Iterator[Entry]:
-    with _open(root, path, os.O_RDONLY | os.O_DIRECTORY) as fd, _translated(_show(root, path)), os.scandir(fd) as rows:
-        for row in rows:
-            entry = _entry_of(root, path, row)
-            if entry is not None:
-                yield entry
-
-
-def _entry_of(root: str, folder: str, row: os.DirEntry[str]) -> Entry | None:
-    try:
-        found = _follow(root, folder, row.name) if row.is_symlink() else row.stat(follow_symlinks=False)
-    except (OSError, NotFound, PermissionRefused):
-        return None  # gone meanwhile, or a link that shows nothing: for readers it is not there
-    if modes.S_ISDIR(found.st_mode):
-        return Entry(name=row.name, is_dir=True, size=0, mtime_ns=None)
-    if not modes.S_ISREG(found.st_mode):
-        return None
-    return Entry(name=row.name, is_dir=False, size=found.st_size, mtime_ns=found.st_mtime_ns)
-
-
-def _follow(root: str, folder: str, name: str) -> os.stat_result:
-    with _open(root, f"{folder}/{name}" if folder else name, os.O_PATH) as fd:
-        found = os.fstat(fd)
-    if modes.S_ISDIR(found.st_mode) and _is_above(root, folder, found):
-        raise NotFound(f"{_show(root, folder)}/{name}: the link points at a folder that contains it")
-    return found
-
-
-def _is_above(root: str, folder: str, found: os.stat_result) -> bool:
-    parts = folder.split("/") if folder else []
-    for depth in range(len(parts) + 1):
-        with _open(root, "/".join(parts[:depth]), os.O_PATH) as fd:
-            if os.path.samestat(os.fstat(fd), found):
-                return True
-    return False
+    def _entry_of(self, root: str, folder: str, fd: int, row: os.DirEntry[str]) -> Entry | None:
+        try:
+            found = row.stat(follow_symlinks=False)
+            if modes.S_ISLNK(found.st_mode):
+                target = self._links.shown(root, _below(folder, row.name), os.readlink(row.name, dir_fd=fd))
+                size = len(os.fsencode(target))
+                return Entry(row.name, is_dir=False, size=size, mtime_ns=found.st_mtime_ns, link_target=target)
+        except (OSError, NotFound):
+            return None  # gone meanwhile, or a link that leads out: for readers it is not there
+        if modes.S_ISDIR(found.st_mode):
+            return Entry(row.name, is_dir=True, size=0, mtime_ns=found.st_mtime_ns)
+        if not modes.S_ISREG(found.st_mode):
+            return None
+        return _file_entry(row.name, _stat_of(found, row.name))
 
 
 def _stat_of(found: os.stat_result, where: str) -> Stat:
     if modes.S_ISDIR(found.st_mode):
-        return DIRECTORY
+        return Stat(is_dir=True, size=0, mtime_ns=found.st_mtime_ns, version="")
     if not modes.S_ISREG(found.st_mode):
         raise NotFound(f"{where}: neither a file nor a directory")
-    return Stat(is_dir=False, size=found.st_size, mtime_ns=found.st_mtime_ns, version=_version(found))
+    is_executable = bool(found.st_mode & 0o111)
+    return Stat(False, found.st_size, found.st_mtime_ns, _version(found), is_executable=is_executable)
 
 
 def _file_entry(name: str, found: Stat) -> Entry:
-    return Entry(name=name, is_dir=False, size=found.size, mtime_ns=found.mtime_ns)
+    return Entry(name, is_dir=False, size=found.size, mtime_ns=found.mtime_ns, is_executable=found.is_executable)
 
 
 def _version(found: os.stat_result) -> str:
@@ -166,6 +163,10 @@ def _check_version(fd: int, where: str, version: str) -> None:
 
 def _show(root: str, path: str) -> str:
     return f"{root}/{path}" if path else root
+
+
+def _below(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
 
 
 @contextmanager
