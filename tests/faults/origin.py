@@ -233,7 +233,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send_file(file, span, fault)
 
     def _send_file(self, file: _File, span: tuple[int, int] | None, fault: Fault) -> None:
-        headers = {"ETag": file.etag, "Last-Modified": _MODIFIED, "Accept-Ranges": "bytes"}
+        headers = {"ETag": file.etag, "Last-Modified": _MODIFIED}
+        if not fault.ignores_range:
+            headers["Accept-Ranges"] = "bytes"
         condition = self.headers.get("If-Match")
         if condition not in (None, file.etag) and not fault.ignores_conditions:
             self._send(412, Held(b""), 0, 0, {}, fault)

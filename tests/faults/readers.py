@@ -6,6 +6,7 @@ so that the mount is asked again.
 """
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 PIECE = 1 << 18
 _FINISH_S = 40
@@ -27,20 +29,19 @@ class Readers:
     """*count* processes that read *files*, a map of name to content, below *root* until `finish`."""
 
     def __init__(self, root: Path, files: Mapping[str, bytes], count: int) -> None:
-        task = json.dumps({"root": str(root), "files": {name: checksums(data) for name, data in files.items()}})
-        self._processes = [
-            subprocess.Popen(
-                [sys.executable, "-I", "-S", __file__, str(seed)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for seed in range(count)
-        ]
-        for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.write(task + "\n")
-            process.stdin.flush()
+        self._processes: list[subprocess.Popen[str]] = []
+        for seed in range(count):
+            self.start(str(seed), root, files)
+
+    def start(self, way: str, root: Path, files: Mapping[str, bytes]) -> None:
+        task = {"root": str(root), "files": {name: checksums(data) for name, data in files.items()}}
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, way], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._processes.append(process)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(task) + "\n")
+        process.stdin.flush()
 
     def finish(self) -> list[str]:
         """Let each end its round and make one more; returns what went wrong, `path: why`.
@@ -48,7 +49,9 @@ class Readers:
         Raises:
             subprocess.TimeoutExpired: a reader hangs.
         """
-        problems: list[str] = []
+        return sorted({problem for problems in self.results() for problem in problems})
+
+    def results(self) -> Iterator[Any]:
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.close()
@@ -56,8 +59,7 @@ class Readers:
         for process in self._processes:
             output, _ = process.communicate(timeout=_FINISH_S)
             assert process.returncode == 0
-            problems += json.loads(output)
-        return sorted(set(problems))
+            yield json.loads(output)
 
     def kill(self) -> None:
         for process in self._processes:
@@ -74,8 +76,27 @@ def reading(root: Path, files: Mapping[str, bytes], count: int) -> Iterator[Read
         readers.kill()
 
 
+def outcomes(root: Path, files: Mapping[str, bytes]) -> dict[str, str]:
+    """Read each of *files* once, all at the same time: "" where all bytes came, the name of the error where that came
+    after nothing but right bytes, else what was wrong.
+
+    Raises:
+        subprocess.TimeoutExpired: a reader hangs.
+    """
+    with reading(root, {}, 0) as readers:
+        for name, data in files.items():
+            readers.start("once", root, {name: data})
+        return {name: problem for each in readers.results() for name, problem in each.items()}
+
+
 def _main() -> None:
     task = json.loads(sys.stdin.readline())
+    if sys.argv[1] == "once":
+        json.dump(
+            {name: _outcome(os.path.join(task["root"], name), task["files"][name]) for name in task["files"]},
+            sys.stdout,
+        )
+        return
     order = random.Random(int(sys.argv[1]))
     watched = _Input()
     problems: list[str] = []
@@ -120,9 +141,29 @@ def _read(path: str, wanted: list[int], order: random.Random) -> list[str]:
         return [f"{path}: {error.strerror}"]
 
 
+def _outcome(path: str, wanted: list[int]) -> str:
+    count = 0
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            while data := _full_piece(file.fileno(), count * PIECE):
+                if count == len(wanted) or zlib.crc32(data) != wanted[count]:
+                    return f"piece {count} is wrong"
+                count += 1
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return "" if count == len(wanted) else f"ends after {count} of {len(wanted)} pieces"
+
+
+def _full_piece(fd: int, offset: int) -> bytes:
+    """To the end of the piece or of the file, whatever the kernel gives at a time."""
+    data = b""
+    while len(data) < PIECE and (more := os.pread(fd, PIECE - len(data), offset + len(data))):
+        data += more
+    return data
+
+
 def _checksum(fd: int, piece: int, size: int) -> int:
-    data = os.pread(fd, min(PIECE, size - piece * PIECE), piece * PIECE)
-    return zlib.crc32(data)
+    return zlib.crc32(os.pread(fd, min(PIECE, size - piece * PIECE), piece * PIECE))
 
 
 if __name__ == "__main__":
