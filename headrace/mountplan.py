@@ -5,6 +5,7 @@ import grp
 import hashlib
 import os
 import pwd
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def plan_of(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Mo
         _check_secrets(served.manifest, sources)
     is_root = os.geteuid() == 0
     tiers, memory_bytes = _tiers(arguments, served)
-    for path in (mountpoint, *(Path(tier.path) for tier in tiers)):
+    for path in (mountpoint, *(Path(tier.path).resolve() for tier in tiers)):
         _check_outside(path, sources)
     uid, gid = _owner(arguments.owner, served.manifest)
     config = ClientConfig(
@@ -138,10 +139,13 @@ def _default_folder(served: Served) -> Path:
 
 
 def _check_outside(path: Path, sources: tuple[Source, ...]) -> None:
-    """A mount or a cache inside a source would be listed as part of it, and wait for itself."""
+    """A mount or a cache inside a source would be listed as part of it, and wait for itself.
+
+    *path* has no links in it, and is not looked at: it may be a mount that hangs.
+    """
     for source in sources:
         folder = local_path(source)
-        if folder is not None and path.resolve().is_relative_to(folder.resolve()):
+        if folder is not None and path.is_relative_to(folder.resolve()):
             raise UserError(f"{str(path)!r}: is inside the source {str(folder)!r}; choose a folder outside of it")
 
 
@@ -195,7 +199,10 @@ def _passwd(field: str, name: str) -> tuple[int, int]:
 
 def _user(name: str | None, sources: tuple[Source, ...]) -> int:
     if name:
-        return _passwd("--user", name)[0]
+        chosen = _passwd("--user", name)[0]
+        if not can_run_as(chosen):
+            raise UserError(f"--user: {name!r} may not run {sys.executable}; install headrace where everybody can read")
+        return chosen
     if any(source.url.partition("://")[0] in LOCAL_SCHEMES for source in sources):
         return 0
     uid = int(os.environ.get("SUDO_UID", DAEMON_UID))
