@@ -100,11 +100,36 @@ def test_document_that_is_no_listing_is_refused(body: bytes) -> None:
 
 
 _PIECES = st.sampled_from(
-    (
-        "<multistatus> </multistatus> <response> </response> <href> </href> /pub/da%20ta/ x %ff / <collection/> "
-        "<getcontentlength> </getcontentlength> -1 999999999999999999999999 //[ http:// .. %00 &#10; \ufffe "
-        "<ListBucketResult> </ListBucketResult> <Contents> </Contents> <Key> </Key> <Prefix>"
-    ).split(" ")
+    [
+        "<multistatus>",
+        "</multistatus>",
+        "<response>",
+        "</response>",
+        "<href>",
+        "</href>",
+        "/pub/da%20ta/",
+        "x",
+        "%ff",
+        "/",
+        "<collection/>",
+        "<getcontentlength>",
+        "</getcontentlength>",
+        "-1",
+        "999999999999999999999999",
+        "//[",
+        "http://",
+        "..",
+        "%00",
+        "&#10;",
+        "\ufffe",
+        "<ListBucketResult>",
+        "</ListBucketResult>",
+        "<Contents>",
+        "</Contents>",
+        "<Key>",
+        "</Key>",
+        "<Prefix>",
+    ]
 )
 
 
