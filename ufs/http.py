@@ -90,12 +90,11 @@ class HttpFileSystem(UnderFileSystem):
     def read_whole(self, path: str, limit: int) -> tuple[Stat, bytearray]:
         with self._exchange("GET", self._file_url(path)) as reply:
             check_status(reply)
-            where = show_url(reply.url)
-            if _is_directory(reply):
-                raise NotFound(f"{where}: {path!r} is a directory")
+            if reply.is_directory:
+                raise NotFound(f"{show_url(reply.url)}: {path!r} is a directory")
             size = http_version.content_length(reply.headers)
             if size is not None and size > limit:
-                raise Precondition(f"{where}: has {size} bytes, more than {limit}")
+                raise Precondition(f"{show_url(reply.url)}: has {size} bytes, more than {limit}")
             content = reply.read_exactly(size) if size is not None else reply.read_chunks(limit)
             return self._file_stat(reply, len(content)), content
 
@@ -179,7 +178,7 @@ class HttpFileSystem(UnderFileSystem):
             status, headers = reply.status, reply.headers
             if status != 404 and status not in _NO_HEAD:
                 check_status(reply)
-                if _is_directory(reply):
+                if reply.is_directory:
                     return DIRECTORY
                 size = http_version.content_length(headers)
                 if size == 0 or (size is not None and self._knows_ranges(headers)):
@@ -194,7 +193,7 @@ class HttpFileSystem(UnderFileSystem):
         with self._exchange("GET", url, {"Range": "bytes=0-0"}) as reply:
             if reply.status not in (416, *_NO_FILE):
                 check_status(reply)
-                if _is_directory(reply):
+                if reply.is_directory:
                     return DIRECTORY
                 self._has_ranges = _is_partial(reply)
             if reply.status not in _NO_FILE:
@@ -217,7 +216,7 @@ class HttpFileSystem(UnderFileSystem):
             return reply.status < 300
 
     def _file_stat(self, reply: Reply, size: int) -> Stat:
-        http_version.check_encoding(show_url(reply.url), urlsplit(reply.url).path, reply.headers)
+        _check_encoding(reply)
         return Stat(
             is_dir=False,
             size=size,
@@ -252,8 +251,13 @@ def _check_file(reply: Reply) -> str:
     where = show_url(reply.url)
     if reply.is_directory_redirect:
         raise VersionChanged(f"{where}: the file has become a directory")
-    http_version.check_encoding(where, urlsplit(reply.url).path, reply.headers)
+    _check_encoding(reply)
     return where
+
+
+def _check_encoding(reply: Reply) -> None:
+    if "Content-Encoding" in reply.headers:
+        http_version.check_encoding(show_url(reply.url), urlsplit(reply.url).path, reply.headers)
 
 
 def _says_none(headers: Mapping[str, str]) -> bool:
@@ -274,10 +278,6 @@ def _check_partial(where: str, version: str, headers: Mapping[str, str], offset:
     if part.first != offset or part.last < offset:
         raise Corrupt(f"{where}: asked for bytes from {offset}, the source sends {part.first}-{part.last}")
     return min(limit, part.last - offset + 1)
-
-
-def _is_directory(reply: Reply) -> bool:
-    return reply.is_directory_redirect or urlsplit(reply.url).path.endswith("/")
 
 
 def _total_size(reply: Reply) -> int:

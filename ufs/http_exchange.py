@@ -74,6 +74,11 @@ class Reply:
         if method != "HEAD" and self.status not in _NO_BODY:
             self._frame()
 
+    @property
+    def is_directory(self) -> bool:
+        """Whether the address that answered, or that it points at, is one of a directory."""
+        return self.is_directory_redirect or self.url.partition("?")[0].endswith("/")
+
     def _frame(self) -> None:
         coding = self.headers.get("Transfer-Encoding", "").lower()
         length = self.headers.get("Content-Length")

@@ -29,6 +29,13 @@ _ENCODED_NAMES = {
     "zstd": (".zst", ".tzst"),
 }
 
+_MONTHS = {
+    name: number
+    for number, name in enumerate(
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"], 1
+    )
+}
+
 Headers = Mapping[str, str]
 
 
@@ -121,8 +128,15 @@ def modified_ns(headers: Headers) -> int | None:
 
 def parse_http_date_ns(text: str) -> int | None:
     """An HTTP date in nanoseconds since 1970; None where it is no date."""
-    moment = _parse_date(text)
-    return None if moment is None else int(moment.timestamp()) * 10**9
+    if text.endswith(" GMT") and len(text) == 29:  # the form of today, of which directories may hold 100k
+        try:
+            day, month, year = int(text[5:7]), _MONTHS[text[8:11]], int(text[12:16])
+            moment = datetime(year, month, day, int(text[17:19]), int(text[20:22]), int(text[23:25]), tzinfo=UTC)
+        except (ValueError, KeyError):
+            return None
+        return int(moment.timestamp()) * 10**9
+    parsed = _parse_date(text)
+    return None if parsed is None else int(parsed.timestamp()) * 10**9
 
 
 def retry_after_s(headers: Headers, now: datetime) -> float | None:
