@@ -1,5 +1,6 @@
 """How far a load is: a bar on a terminal, else a line now and then. The texts are pure."""
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -9,6 +10,7 @@ from datamodel.quantity import show_bytes
 from headrace.load.reader import Count
 
 _LINE_EVERY_S = 5.0
+_COLUMNS = 80
 
 
 class Progress(Protocol):
@@ -63,7 +65,14 @@ class Bar(Quiet):
     def __enter__(self) -> "Bar":
         from tqdm import tqdm
 
-        self._bar = tqdm(bar_format="{l_bar}{bar}{postfix}", dynamic_ncols=True, leave=False, file=sys.stderr)
+        self._bar = tqdm(
+            total=1,
+            bar_format="{percentage:3.0f}%|{bar}| {desc}",
+            leave=False,
+            file=sys.stderr,
+            ncols=_COLUMNS,
+            nrows=2,
+        )
         return self
 
     def __exit__(
@@ -74,7 +83,9 @@ class Bar(Quiet):
     def show(self, count: Count, total_files: int, total_bytes: int, elapsed_s: float) -> None:
         self._bar.total = max(total_bytes, count.done_bytes, 1)
         self._bar.n = count.done_bytes
-        self._bar.set_postfix_str(text(count, total_files, total_bytes, elapsed_s))
+        # A terminal that does not know its width says 0, which tqdm takes at its word.
+        self._bar.ncols = os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+        self._bar.set_description_str(text(count, total_files, total_bytes, elapsed_s))
 
     def tell(self, line: str) -> None:
         self._bar.write(line, file=sys.stderr)
