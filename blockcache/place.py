@@ -53,6 +53,10 @@ class Place:
         """What one file may hold that is larger than all files together should be."""
         return int(self.tier.quota_bytes * OVERSIZE_SHARE)
 
+    def is_oversize(self, size: int) -> bool:
+        """Whether a file of *size* bytes has to be content with `share_bytes` here."""
+        return size > self._low
+
     def fits(self, size: int) -> bool:
         """Whether *size* more bytes leave it below its high watermark."""
         return self.usage.used + size <= self._high
@@ -80,7 +84,7 @@ class Place:
             file.look()
             return file
         sparse = SparseFile(self.stem(node.id), size, node.version, self._block_bytes, self._session.digest)
-        sparse.tier, sparse.is_oversize = self.index, size > self._low
+        sparse.tier, sparse.is_oversize = self.index, self.is_oversize(size)
         return sparse
 
     def new(self, node: Node) -> WholeFile:

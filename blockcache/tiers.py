@@ -139,7 +139,7 @@ class Tiers:
         A file that fits nowhere is kept as far as the last tier admits it.
         """
         for place in self.places[:-1]:
-            if place.fits(self._promised[place.index] + size):
+            if place.fits(self._promised[place.index] + size) and not place.is_oversize(size):
                 if not place.keeps_whole(size):  # that one is counted as soon as it comes
                     self._promised[place.index] += size
                 return place
@@ -167,12 +167,15 @@ class Tiers:
         """
         if not self.reserve(file, len(data)):
             return False
-        stored, is_complete = 0, False
+        offset = stored = 0
+        is_complete = False
         try:
             for block in range(first, first - (-len(data) // file.block_bytes)):
                 length = file.length(block)
-                file.write(block, data[stored : stored + length])
-                stored += length
+                if not file.has(block):  # who came to the lock before us may have stored it
+                    file.write(block, data[offset : offset + length])
+                    stored += length
+                offset += length
             is_complete = file.try_complete()
         except OSError as error:
             self._note_refusal(str(file.stem), error)
