@@ -29,12 +29,8 @@ _ENCODED_NAMES = {
     "zstd": (".zst", ".tzst"),
 }
 
-_MONTHS = {
-    name: number
-    for number, name in enumerate(
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"], 1
-    )
-}
+_MONTHS = {"Jan": 1, "Feb": 2, "Mar": 3, "Apr": 4, "May": 5, "Jun": 6, "Jul": 7, "Aug": 8, "Sep": 9}
+_MONTHS |= {"Oct": 10, "Nov": 11, "Dec": 12}
 
 Headers = Mapping[str, str]
 
