@@ -27,11 +27,14 @@ def from_json(file: Path) -> tuple[Table, dict[str, Any]]:
 def to_markdown(table: Table, facts: dict[str, Any]) -> str:
     """The facts, the table of medians with its ratios, the table of costs, and the commands."""
     systems = [name for name in SYSTEMS if any(name in cells for cells in table.values())]
-    parts = [_facts(facts), _medians(table, systems), _costs(table, [name for name in systems if name in _COSTLY])]
+    costly = [name for name in systems if name in _COSTLY]
+    parts = [_facts(facts), _medians(table, systems), "What it cost:", _costs(table, costly)]
+    if facts["runs"] > 1:
+        parts.append(_folded("Lowest and highest of all runs", _ranges(table, systems)))
     if facts["failures"]:
         parts.append("Failed:\n\n" + "\n".join(f"- {text}" for text in facts["failures"]))
     commands = "\n".join(facts["commands"].values())
-    parts.append(f"The mounts:\n\n```\n{commands}\n```")
+    parts.append(_folded("The command lines", f"```\n{commands}\n```"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -44,7 +47,7 @@ def publish(text: str, page: Path) -> None:
 def _facts(facts: dict[str, Any]) -> str:
     machine, versions = facts["machine"], facts["versions"]
     lines = [
-        f"{facts['date']}: `{facts['command']}`, medians of {facts['runs']}, (min–max).",
+        f"{facts['date']}: `{facts['command']}`, medians of {facts['runs']}.",
         f"{machine['processor']}, {machine['memory']}, {machine['system']}, Linux {machine['kernel']}, "
         f"{machine['fileSystem']}.",
         ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
@@ -61,7 +64,7 @@ def _medians(table: Table, systems: list[str]) -> str:
             continue
         lines.append([
             f"{row.title} ({row.unit})",
-            *(_show_cell(cells.get(system)) for system in systems),
+            *(_show_median(cells.get(system)) for system in systems),
             _ratio(name, cells, "headrace", PEERS),
             _ratio(name, cells, "headrace-s3", _S3_PEERS),
             _ratio(name, cells, "headrace", ("native",)),
@@ -81,6 +84,19 @@ def _costs(table: Table, systems: list[str]) -> str:
     return _lines(lines)
 
 
+def _ranges(table: Table, systems: list[str]) -> str:
+    head = ["", *(SYSTEMS[name].title for name in systems)]
+    lines = [head, ["---"] * len(head)]
+    for name, row in ROWS.items():
+        if cells := table.get(name):
+            lines.append([f"{row.title} ({row.unit})", *(_show_range(cells.get(system)) for system in systems)])
+    return _lines(lines)
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
 def _lines(lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -95,11 +111,12 @@ def _ratio(row: str, cells: dict[str, Cell], ours: str, others: tuple[str, ...])
     return f"**{min(theirs) / cells[ours].median:.2f}**"
 
 
-def _show_cell(cell: Cell | None) -> str:
-    if cell is None:
-        return ""
-    middle, low, high = (_show(value) for value in (cell.median, min(cell.values), max(cell.values)))
-    return middle if len(cell.values) == 1 else f"{middle} ({low}–{high})"
+def _show_median(cell: Cell | None) -> str:
+    return "" if cell is None else _show(cell.median)
+
+
+def _show_range(cell: Cell | None) -> str:
+    return "" if cell is None else f"{_show(min(cell.values))}–{_show(max(cell.values))}"
 
 
 def _show(value: float) -> str:
