@@ -10,6 +10,7 @@ import math
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
@@ -34,6 +35,18 @@ _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 2.0, 60.0
 _BUSY_LOOK_S, _BUSY_LOOKS = 0.05, 20
 _MOST_LEVELS, _LONGEST_PATH_BYTES = 64, 4096
 _TROUBLED_LOOK_S = 10.0
+
+
+@dataclass(slots=True)
+class _Visit:
+    """How one round goes: directories that it is done with, and sources that do not answer."""
+
+    entered: int = 0
+    away: dict[Origin, HeadraceError] = field(default_factory=dict)
+
+    def check(self) -> None:
+        if self.away:
+            raise next(iter(self.away.values()))
 
 
 class Crawler:
@@ -93,8 +106,10 @@ class Crawler:
         Raises:
             Unavailable: a source is away; the others were listed.
         """
-        while not self.is_complete:
-            await self._enter_all(self._unlisted())
+        visit = _Visit()
+        while await self._enter_all(self._unlisted(), visit):
+            pass
+        visit.check()
 
     async def list_old(self) -> None:
         """Take the oldest listings again, as far as they are due. Raises as `list_unlisted`."""
@@ -103,8 +118,9 @@ class Crawler:
             await trio.to_thread.run_sync(self._catalog.forgive)
             await trio.to_thread.run_sync(self._catalog.prune_changes)
         while page := self._catalog.listed_before(self._catalog.clock() - _AGE_S, _PAGE):
-            begun = trio.current_time()
-            await self._enter_all(iter(page))
+            begun, visit = trio.current_time(), _Visit()
+            await self._enter_all(iter(page), visit)
+            visit.check()
             await trio.sleep((trio.current_time() - begun) * _REST)
 
     async def refresh_as_asked(self) -> None:
@@ -127,14 +143,14 @@ class Crawler:
 
     # ---- one directory ------------------------------------------------------------------------------------------
 
-    async def _enter_all(self, ids: Iterator[int]) -> None:
-        away: dict[Origin, HeadraceError] = {}
-        await _at_once(ids, lambda id: self._enter(id, away))
-        if away:
-            raise next(iter(away.values()))
+    async def _enter_all(self, ids: Iterator[int], visit: _Visit) -> bool:
+        """Enter each of *ids*; whether anything came of it."""
+        before = visit.entered
+        await _at_once(ids, partial(self._enter, visit))
+        return visit.entered > before
 
-    async def _enter(self, id: int, away: dict[Origin, HeadraceError]) -> None:
-        """List directory *id*, or leave it out where that leads nowhere. A source that is *away* is not asked."""
+    async def _enter(self, visit: _Visit, id: int) -> None:
+        """List directory *id*, or leave it out where that leads nowhere. A source that is away is not asked."""
         await self._give_way()
         if id == ROOT_ID and self._tree.is_split:
             await self._tree.list_again(id)
@@ -142,8 +158,9 @@ class Crawler:
         try:
             above = self._above(id)
             origin, path = self._tree.where(above[0])
-            if origin in away:
+            if origin in visit.away:
                 return
+            visit.entered += 1
             if len(above) > _MOST_LEVELS or len(path.encode(errors="surrogateescape")) > _LONGEST_PATH_BYTES:
                 self._leave_out(id, path, "it lies too deep")
                 return
@@ -154,7 +171,8 @@ class Crawler:
             return  # gone meanwhile, and dropped
         except HeadraceError as error:
             if isinstance(error, Unavailable) or not path:
-                away[origin] = error
+                visit.away[origin] = error
+                visit.entered -= 1
             else:
                 self._leave_out(id, path, str(error), for_now=True)
 

@@ -30,6 +30,12 @@ class MemoryFileSystem(UnderFileSystem):
     gate: threading.Event = field(default_factory=threading.Event)
     ends_at: int | None = None
     hides_sizes: bool = False
+    hides_times: bool = False
+    """In listings; a question for one name is answered in full."""
+    errors_at: dict[str, HeadraceError] = field(default_factory=dict)
+    """Raised by every call for one path."""
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    """(call, path), in the order in which they came."""
     calls: Counter[str] = field(default_factory=Counter)
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
     """(path, offset, length) of each read, in the order in which they came."""
@@ -66,7 +72,8 @@ class MemoryFileSystem(UnderFileSystem):
         for name in below:
             if "/" not in name:
                 file = self.files[prefix + name]
-                size, mtime_ns = (None, None) if self.hides_sizes else (len(file.content), file.mtime_ns)
+                size = None if self.hides_sizes else len(file.content)
+                mtime_ns = None if self.hides_sizes or self.hides_times else file.mtime_ns
                 yield Entry(name, is_dir=False, size=size, mtime_ns=mtime_ns)
 
     def read_range(self, path: str, version: str, offset: int, into: memoryview) -> int:
@@ -107,6 +114,7 @@ class MemoryFileSystem(UnderFileSystem):
         check_path(path)
         with self._lock:
             self.calls[call] += 1
-            error = self.next_errors.pop(0) if self.next_errors else self.away
+            self.asked.append((call, path))
+            error = self.next_errors.pop(0) if self.next_errors else self.errors_at.get(path, self.away)
         if error is not None:
             raise error
