@@ -15,12 +15,10 @@ from dataclasses import dataclass
 
 from datamodel.errors import UserError
 from ufs.http_proxy import Origin, Proxy, proxy_for
+from ufs.options import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
 
 POOL_SIZE = 32
 """Connections to one host; a thread that finds all in use waits as long as for a stalled server."""
-CONNECT_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 20.0
-"""Between two pieces of a response, not for the whole of it; a stall is noticed after once to twice this time."""
 HEAD_LIMIT_BYTES = 64 << 10
 
 _IDLE_LIMIT_S = 30.0  # servers and address translators forget idle connections, some after a minute, without a word
@@ -29,7 +27,7 @@ _PIECE_BYTES = 16 << 10
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Time-outs of one source."""
+    """Time-outs of one source. A stall is noticed after once to twice the read time-out."""
 
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     read_timeout_s: float = READ_TIMEOUT_S
