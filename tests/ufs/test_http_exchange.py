@@ -197,6 +197,16 @@ def test_credentials_are_not_sent_to_another_real_server(tmp_path: Path) -> None
     assert found == (f"{far}file", b"abc")
 
 
+def test_credentials_for_tls_are_not_sent_without_it() -> None:
+    with ScriptedServer(lambda _: answer(200, b"abc")) as server:
+        client = HttpClient(server.url.replace("http:", "https:"), "Basic dTpw", LIMITS)
+
+        assert get(server, client) == b"abc"
+        assert "authorization" not in server.requests[0].headers
+
+        client.close()
+
+
 def test_many_hosts_that_a_source_redirects_to_do_not_pile_up_connections() -> None:
     servers = [ScriptedServer(lambda _: answer(200, b"abc")) for _ in range(12)]
     targets = iter([server.url for server in servers] * 2)
