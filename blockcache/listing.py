@@ -109,7 +109,8 @@ class Listing:
                     update(connection, merged)
                 if verdict is Verdict.SHOWN or verdict is Verdict.OTHER:
                     changed.append(name)
-            insert(connection, self._parent, wanted, is_listing=True)
+            if wanted:
+                insert(connection, self._parent, wanted, is_listing=True)
             if not self._is_first:
                 changed = [*dict.fromkeys([*changed, *wanted])]
                 self._has_changed = self._has_changed or bool(wanted)
