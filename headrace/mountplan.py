@@ -43,16 +43,13 @@ def plan_of(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Mo
     mountpoint = mountpoint_of(arguments.mountpoint)
     state = state_of(mountpoint)
     served = _served(arguments)
-    plain = options.from_words(arguments.option)
-    hidden = [*options.from_environment(environment), *options.from_files(arguments.option_file)]
-    sources, values = options.applied(served.sources, plain, hidden, state / "options")
-    vendors = options.from_vendors(sources, environment)
-    sources, more = options.applied(
-        sources,
-        [option for option in vendors if not option.is_secret],
-        [option for option in vendors if option.is_secret],
-        state / "options",
-    )
+    given = [
+        *options.from_environment(environment),
+        *options.from_words(arguments.option),
+        *options.from_files(arguments.option_file),
+    ]
+    sources, values = options.applied(served.sources, given, state / "options")
+    sources, more = options.applied(sources, options.from_vendors(sources, environment), state / "options")
     if served.manifest is not None:
         _check_secrets(served.manifest, sources)
     is_root = os.geteuid() == 0

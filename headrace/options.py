@@ -28,6 +28,8 @@ class Option:
     source: str
     key: str
     value: str = field(repr=False)
+    is_hidden: bool = True
+    """Whether the source gets it in a file."""
 
     @property
     def is_secret(self) -> bool:
@@ -77,7 +79,7 @@ def variable(key: str) -> str:
 def from_vendors(sources: Sequence[Source], environment: Mapping[str, str]) -> list[Option]:
     """What the variables of vendors' tools say of those *sources* that are not to be read anonymously."""
     return [
-        Option("the environment", source.name, key, value)
+        Option("the environment", source.name, key, value, is_hidden=key in SECRET_OPTIONS)
         for source in sources
         if source.options.get("anonymous") != "true"
         for key, value in options_from_environment(source.url, environment).items()
@@ -86,11 +88,11 @@ def from_vendors(sources: Sequence[Source], environment: Mapping[str, str]) -> l
 
 
 def applied(
-    sources: Sequence[Source], plain: Sequence[Option], hidden: Sequence[Option], folder: Path
+    sources: Sequence[Source], given: Sequence[Option], folder: Path
 ) -> tuple[tuple[Source, ...], dict[str, str]]:
     """*sources* with their options, and the files below *folder* that must be there: path to value.
 
-    Of two values for one option, that for a named source wins, then a hidden one, then the later one.
+    Of two values for one option, that for a named source wins, then the later one.
 
     Raises:
         UserError: an option is for a source that is not there.
@@ -98,15 +100,16 @@ def applied(
     options = {source.name: dict(source.options) for source in sources}
     files = {source.name: dict(source.option_files) for source in sources}
     values: dict[str, str] = {}
-    for option in sorted(plain, key=_is_named):
+    for option in sorted(given, key=_is_named):
         for source in _targets(option, sources):
-            options[source.name][option.key] = option.value
-    for option in sorted(hidden, key=_is_named):
-        for source in _targets(option, sources):
-            path = str(folder / f"{source.name}-{option.key}")
-            values[path] = option.value
             options[source.name].pop(option.key, None)
-            files[source.name][option.key] = path
+            files[source.name].pop(option.key, None)
+            if option.is_hidden:
+                path = str(folder / f"{source.name}-{option.key}")
+                files[source.name][option.key] = path
+                values[path] = option.value
+            else:
+                options[source.name][option.key] = option.value
     done = tuple(
         msgspec.structs.replace(source, options=options[source.name], option_files=files[source.name])
         for source in sources
@@ -145,7 +148,7 @@ def _parse(field_name: str, word: str) -> Option:
         shown = word.partition("=")[0]
         value = "FILE" if field_name == "--option-file" else "VALUE"
         raise UserError(f"{field_name}: {shown!r} is not of the form [NAME:]KEY={value}")
-    return Option(field_name, match[1] or "", match[2], match[3])
+    return Option(field_name, match[1] or "", match[2], match[3], is_hidden=field_name != "--option")
 
 
 def _read(option: Option) -> Option:

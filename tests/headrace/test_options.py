@@ -15,7 +15,7 @@ FOLDER = Path("/state/options")
 
 
 def test_option_without_a_name_is_for_every_source_that_takes_it() -> None:
-    sources, values = options.applied((WEB, OTHER, DISK), options.from_words(["username=me"]), [], FOLDER)
+    sources, values = options.applied((WEB, OTHER, DISK), options.from_words(["username=me"]), FOLDER)
 
     assert [source.options for source in sources] == [{"username": "me"}, {"username": "me"}, {}]
     assert values == {}
@@ -24,7 +24,7 @@ def test_option_without_a_name_is_for_every_source_that_takes_it() -> None:
 def test_option_of_a_named_source_wins_over_that_of_all() -> None:
     given = options.from_words(["web:username=you", "username=me"])
 
-    sources, _ = options.applied((WEB, OTHER), given, [], FOLDER)
+    sources, _ = options.applied((WEB, OTHER), given, FOLDER)
 
     assert [source.options["username"] for source in sources] == ["you", "me"]
 
@@ -54,7 +54,7 @@ def test_value_from_a_file_goes_to_a_file_of_the_daemons(tmp_path: Path) -> None
     (tmp_path / "token").write_text("s3cret\n")
     given = options.from_files([f"web:bearer-token={tmp_path}/token"])
 
-    (web, other), values = options.applied((WEB, OTHER), [], given, FOLDER)
+    (web, other), values = options.applied((WEB, OTHER), given, FOLDER)
 
     (path,) = web.option_files.values()
     assert values == {path: "s3cret"}
@@ -78,13 +78,13 @@ def test_option_of_other_mounts_in_the_environment_is_no_mistake_but_a_wrong_one
     known = options.from_environment({"HEADRACE_OPTION_PASSWORD": "p"})
     unknown = options.from_environment({"HEADRACE_OPTION_PASWORD": "p"})
 
-    assert options.applied((DISK,), [], known, FOLDER)[0] == (DISK,)
-    assert "pasword" in options.applied((DISK,), [], unknown, FOLDER)[0][0].option_files
+    assert options.applied((DISK,), known, FOLDER)[0] == (DISK,)
+    assert "pasword" in options.applied((DISK,), unknown, FOLDER)[0][0].option_files
 
 
 def test_option_for_a_source_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(UserError, match="no source has that name; there is web, other"):
-        options.applied((WEB, OTHER), options.from_words(["wab:username=me"]), [], FOLDER)
+        options.applied((WEB, OTHER), options.from_words(["wab:username=me"]), FOLDER)
 
 
 def test_vendors_variables_count_where_nothing_else_is_said() -> None:
@@ -100,3 +100,11 @@ def test_public_bucket_needs_no_keys_from_the_environment() -> None:
     bucket = Source(name="b", url="s3://bucket/", path="/", options={"anonymous": "true"})
 
     assert options.from_vendors((bucket,), {"AWS_SECRET_ACCESS_KEY": "s"}) == []
+
+
+def test_command_line_wins_over_the_environment() -> None:
+    given = [*options.from_environment({"HEADRACE_OPTION_USERNAME": "env"}), *options.from_words(["username=word"])]
+
+    (source,), _ = options.applied((WEB,), given, FOLDER)
+
+    assert (source.options, source.option_files) == ({"username": "word"}, {})
