@@ -11,7 +11,10 @@ import msgspec
 from datamodel.errors import UserError
 
 MIB = 1 << 20
-SOURCE_SCHEMES = ("http", "https", "local", "file", "s3", "gs", "az")
+SOURCE_SCHEMES = (
+    *("http", "https", "local", "file", "s3", "gs", "az"),
+    *("ftp", "sftp", "webhdfs", "hdfs", "smb", "hf", "github"),
+)
 """Under file systems that can be read; `local` and `file` are a folder of the node."""
 
 

@@ -145,6 +145,12 @@ def _open_az(url: str, options: Mapping[str, str]) -> UnderFileSystem:
     return open_az(url, options)
 
 
+def _open_longtail(url: str, options: Mapping[str, str]) -> UnderFileSystem:
+    from ufs.longtail_options import open_longtail
+
+    return open_longtail(url, options)
+
+
 @dataclass(frozen=True, slots=True)
 class _Scheme:
     open: Callable[[str, Mapping[str, str]], UnderFileSystem]
@@ -159,6 +165,13 @@ _SCHEMES: Mapping[str, _Scheme] = {
     "s3": _Scheme(_open_s3, tables.S3),
     "gs": _Scheme(_open_gs, tables.GS),
     "az": _Scheme(_open_az, tables.AZ),
+    "ftp": _Scheme(_open_longtail, tables.FTP),
+    "sftp": _Scheme(_open_longtail, tables.SFTP),
+    "webhdfs": _Scheme(_open_longtail, tables.WEBHDFS),
+    "hdfs": _Scheme(_open_longtail, tables.HDFS),
+    "smb": _Scheme(_open_longtail, tables.SMB),
+    "hf": _Scheme(_open_longtail, tables.HUGGING_FACE),
+    "github": _Scheme(_open_longtail, tables.GITHUB),
 }
 
 SECRET_OPTIONS: frozenset[str] = frozenset(

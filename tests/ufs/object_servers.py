@@ -19,9 +19,8 @@ BUCKET = "bucket"
 @contextmanager
 def rclone_s3(folder: Path) -> Iterator[str]:
     """Serve each folder in *folder* as a bucket, by its files as they are now; yields the endpoint."""
-    command = [_rclone(), "serve", "s3", "--dir-cache-time=0s", "--vfs-cache-mode=off", "--log-level=ERROR"]
     variables = {"RCLONE_AUTH_KEY": f'"{KEY.access_key_id},{KEY.secret_access_key}"'}
-    with _served(command, "--addr", folder, variables) as address:
+    with served(rclone("s3"), "--addr", folder, variables) as address:
         yield f"http://{address}"
 
 
@@ -32,7 +31,7 @@ def versitygw(folder: Path, *options: str) -> Iterator[str]:
     assert program is not None
     command = [program, "--quiet", "--keep-alive", *options]
     variables = {"ROOT_ACCESS_KEY": KEY.access_key_id, "ROOT_SECRET_KEY": KEY.secret_access_key}
-    with _served(command, "--port", folder, variables, "posix") as address:
+    with served(command, "--port", folder, variables, "posix") as address:
         yield f"http://{address}"
 
 
@@ -43,12 +42,15 @@ def versitygw_program() -> str | None:
     return shutil.which("versitygw", path=os.pathsep.join(place for place in places if place))
 
 
-def _rclone() -> str:
-    return str(Path(sys.executable).parent / "rclone")
+def rclone(protocol: str) -> list[str]:
+    """The command that serves a folder by *protocol*, without what it caches by itself; it comes from PyPI."""
+    program = str(Path(sys.executable).parent / "rclone")
+    options = ["--config=", "--dir-cache-time=0s", "--vfs-cache-mode=off", "--log-level=CRITICAL"]
+    return [program, "serve", protocol, *options]
 
 
 @contextmanager
-def _served(command: list[str], flag: str, folder: Path, variables: Mapping[str, str], *words: str) -> Iterator[str]:
+def served(command: list[str], flag: str, folder: Path, variables: Mapping[str, str], *words: str) -> Iterator[str]:
     address = f"127.0.0.1:{_free_port()}"
     process = subprocess.Popen(
         [*command, f"{flag}={address}", *words, str(folder)],
