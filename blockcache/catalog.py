@@ -313,6 +313,11 @@ class Catalog:
         rows = self._database.connection.execute("DELETE FROM orphan RETURNING id, incarnation")
         return [(int(id), int(incarnation)) for id, incarnation in rows]
 
+    def sizes(self, limit: int) -> list[int]:
+        """Known sizes of the files that were seen first, *limit* at most."""
+        query = "SELECT size FROM node WHERE is_dir = 0 AND link_target IS NULL AND size IS NOT NULL LIMIT ?"
+        return [int(size) for (size,) in self._database.connection.execute(query, (limit,))]
+
     def totals(self) -> tuple[int, int]:
         """(number of files, sum of their known sizes) seen so far."""
         row = self._database.connection.execute("SELECT files, bytes FROM counter").fetchone()

@@ -169,6 +169,39 @@ class CachedDataset:
             READ_BYTES.labels("fetch").inc(len(data))
         return data
 
+    def cached_bytes(self, id: int) -> int:
+        """Of file *id*, as far as is known without looking at the medium."""
+        target = self._targets.get(id)
+        if target is not None and not target.file.is_evicted:
+            return target.file.cached_bytes()
+        return self.catalog.known([id]).get(id, 0)
+
+    def is_open(self, id: int) -> bool:
+        """Whether file *id* is remembered as being read, so that its version is pinned."""
+        return id in self._targets
+
+    def read_now(self, id: int, offset: int, size: int, scratch: memoryview) -> Buffer | None:
+        """As `read`, where the bytes are at hand; None where they have to be fetched, verified or waited for."""
+        if id not in self._targets:
+            return None
+        target = self.target(id)
+        size = max(0, min(size, target.file.size - offset))
+        if not size:
+            return b""
+        block_bytes = target.file.block_bytes
+        first, last = offset // block_bytes, (offset + size - 1) // block_bytes
+        if not all(target.file.has(block) for block in range(first, last + 1)):
+            return None
+        data = target.file.read_now(offset, size, scratch)
+        if data is not None:
+            goes_on, window = target.streams.advance(offset, size, block_bytes)
+            if window:
+                self._fetcher.ahead(target, -(-goes_on // block_bytes), window // block_bytes)
+            self.counters.hits += 1
+            self.counters.bytes += size
+            READ_BYTES.labels("cache").inc(size)
+        return data
+
     async def _read(self, target: Target, offset: int, size: int, scratch: memoryview | None) -> Buffer:
         block_bytes = target.file.block_bytes
         first, last = offset // block_bytes, (offset + size - 1) // block_bytes

@@ -49,7 +49,7 @@ class Broker:
             connection = Connection(str(paths.mount), f"headrace:{key}")
             runtime = self._runtimes[key] = ServedRuntime(key, paths, connection, token, daemon_uid)
             BROKER_MOUNTS.set(len(self._runtimes))
-        self._set_read_ahead(self._origin(runtime))
+        self._set_read_ahead(runtime)
         log.info(
             "runtime.mounted", runtime=str(key), passthrough=connection.has_passthrough, resend=connection.has_resend
         )
@@ -173,8 +173,8 @@ class Broker:
             except OSError:
                 return  # not empty: other runtimes live there
 
-    def _set_read_ahead(self, origin: Mount) -> None:
-        knob = Path(f"/sys/class/bdi/{origin.device}/read_ahead_kb")
+    def _set_read_ahead(self, runtime: ServedRuntime) -> None:
+        knob = Path(f"/sys/class/bdi/{self._origin(runtime).device}/read_ahead_kb")
         try:
             try:
                 knob.write_text(str(_READ_AHEAD_KIB))
@@ -184,7 +184,9 @@ class Broker:
                 # The pod's sandbox mounted sysfs first, read-only, and its superblock is ours too.
                 kernel.remount_writable("/sys")
                 knob.write_text(str(_READ_AHEAD_KIB))
+            runtime.read_ahead_kib = _READ_AHEAD_KIB
         except OSError as error:
+            runtime.read_ahead_problem = f"{knob}: {error.strerror}"
             log.warning("read_ahead.unchanged", path=str(knob), error=str(error))
 
 

@@ -100,7 +100,7 @@ class BrokerControl:
 class BrokerSession:
     """A daemon's connection: it lives as long as the process, and its end tells the broker that the daemon is gone.
 
-    Thread-safe: one request at a time.
+    Thread-safe: one request at a time. *attached* says what is true of the connection behind `fuse_fd`.
 
     Raises:
         PermissionRefused: wrong token or wrong user.
@@ -116,11 +116,20 @@ class BrokerSession:
         except BaseException:
             self._peer.close()
             raise
-        self.fuse_fd, self.has_passthrough = fds[0], reply.passthrough
+        self.fuse_fd, self.attached = fds[0], reply
 
     def fileno(self) -> int:
         """Of the connection: readable between calls means that the broker ended it."""
         return self._peer.fileno()
+
+    def settle(self, *, no_open: bool) -> bool:
+        """Whether the kernel opens this mount's files without a message: as *no_open* says, or as was said before."""
+        if self.attached.no_open is not None:
+            return self.attached.no_open
+        reply = self._call(wire.Settle(no_open))
+        if not isinstance(reply, wire.Settled):
+            raise Corrupt(f"broker: unexpected reply {type(reply).__name__} to settle")
+        return reply.no_open
 
     def ready(self) -> None:
         """Tell that we serve now."""

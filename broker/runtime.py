@@ -37,6 +37,9 @@ class ServedRuntime:
         self._backing: dict[int, int] = {}
         self._owes_resend = False
         self._closed = False
+        self.no_open: bool | None = None
+        """Whether the kernel opens files without a message; None until a daemon has settled it."""
+        self.read_ahead_kib, self.read_ahead_problem = 0, ""
 
     def check_token(self, token: str) -> None:
         """Raises PermissionRefused when *token* is not this runtime's."""
@@ -50,13 +53,23 @@ class ServedRuntime:
         """A runtime deleted and made again under the same name has a new token."""
         self._token_digest = _digest(token)
 
+    def settle(self, *, no_open: bool) -> bool:
+        """What holds for this mount: *no_open*, unless a daemon has settled something else before."""
+        with self._changed:
+            if self.no_open is None:
+                self.no_open = no_open
+            return self.no_open
+
     def lend(self, *, blocking: bool) -> int:
         """A device for one daemon process. A predecessor that is just ending gets a moment to give its device back.
 
         Raises:
-            Conflict: a blocking device was asked for while another process has one.
+            Conflict: a blocking device was asked for while another process has one, or where the kernel opens files
+                without a message, which only a daemon with the shim can serve.
         """
         with self._changed:
+            if blocking and self.no_open:
+                raise Conflict(f"runtime {self.key}: files are opened without a message; that takes the FUSE shim")
             self._changed.wait_for(lambda: self._free or not self._lent, _PREDECESSOR_GRACE_S)
             self._check_open()
             if blocking and self._lent:

@@ -136,8 +136,16 @@ class BrokerServer:
             raise PermissionRefused(f"runtime {runtime.key}: user {uid} is not the daemons' user {runtime.daemon_uid}")
         runtime.check_token(request.token)
         device = runtime.lend(blocking=request.blocking)
+        connection = runtime.connection
+        attached = wire.Attached(
+            passthrough=connection.has_passthrough,
+            no_open=runtime.no_open,
+            resend=connection.has_resend,
+            read_ahead_kib=runtime.read_ahead_kib,
+            read_ahead_problem=runtime.read_ahead_problem,
+        )
         try:
-            wire.send(peer, wire.Attached(runtime.connection.has_passthrough), (device,))
+            wire.send(peer, attached, (device,))
         except OSError:
             runtime.take_back(device)
             raise
@@ -149,6 +157,8 @@ def _daemon_reply(runtime: ServedRuntime, device: int, request: wire.Request, fd
     match request:
         case wire.Ready():
             runtime.mark_ready(device)
+        case wire.Settle(no_open):
+            return wire.Settled(runtime.settle(no_open=no_open))
         case wire.OpenBacking(node) if len(fds) == 1:
             try:
                 return wire.Backing(runtime.open_backing(node, fds[0]))

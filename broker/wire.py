@@ -29,6 +29,15 @@ class Attach(msgspec.Struct, frozen=True, tag=True):
     blocking: bool = False
 
 
+class Settle(msgspec.Struct, frozen=True, tag=True):
+    """Daemon: whether the kernel should open files without a message.
+
+    What the first one says holds for the mount, because the kernel never goes back.
+    """
+
+    no_open: bool
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """Daemon: I serve now."""
 
@@ -87,7 +96,18 @@ class Statistics(msgspec.Struct, frozen=True, tag=True):
 
 
 Request = (
-    Attach | Ready | OpenBacking | CloseBacking | Mount | WaitServed | Bind | Unbind | Unmount | Runtimes | Statistics
+    Attach
+    | Settle
+    | Ready
+    | OpenBacking
+    | CloseBacking
+    | Mount
+    | WaitServed
+    | Bind
+    | Unbind
+    | Unmount
+    | Runtimes
+    | Statistics
 )
 
 
@@ -101,9 +121,24 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Attached(msgspec.Struct, frozen=True, tag=True):
-    """The fuse device comes along. *passthrough*: the kernel agreed to it in INIT."""
+    """The fuse device comes along, and what is true of its connection.
+
+    *passthrough*: the kernel agreed to it in INIT. *no_open*: what was settled, None so far if nothing was. *resend*:
+    what a dead daemon left unanswered is asked again. *read_ahead_kib*: in effect; 0 where it could not be set, for the
+    reason beside it.
+    """
 
     passthrough: bool
+    no_open: bool | None = None
+    resend: bool = False
+    read_ahead_kib: int = 0
+    read_ahead_problem: str = ""
+
+
+class Settled(msgspec.Struct, frozen=True, tag=True):
+    """*no_open*: what holds for the mount."""
+
+    no_open: bool
 
 
 class Backing(msgspec.Struct, frozen=True, tag=True):
@@ -135,7 +170,7 @@ class VolumeStatistics(msgspec.Struct, frozen=True, tag=True):
     message: str = ""
 
 
-Reply = Done | Failed | Attached | Backing | RuntimeList | VolumeStatistics
+Reply = Done | Failed | Attached | Settled | Backing | RuntimeList | VolumeStatistics
 
 _encoder = msgspec.json.Encoder()
 _requests = msgspec.json.Decoder(Request)

@@ -13,14 +13,16 @@ from typing import Any, ParamSpec, TypeVar
 import pyfuse3
 
 from datamodel.errors import HeadraceError, NotFound, VersionChanged
-from fusemount.filesystem import Attributes, FileSystem
+from fusemount import packed
+from fusemount.filesystem import FileSystem
+from fusemount.packed import Attributes
 from obs import logs
 from obs.metrics import FUSE_ERRORS, FUSE_REQUESTS
 
 log = logs.get("fusemount")
 
-_PAGE = 256
-_BLOCK_BYTES = 4096
+_PAGE_NAMES = 256
+_PAGE_BYTES = 4096  # no request for names has room for less
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,19 +71,34 @@ class Adapter(pyfuse3.Operations):
 
     @_guarded
     async def lookup(self, parent_inode: int, name: bytes, ctx: Any = None) -> pyfuse3.EntryAttributes:
-        return _entry(await self._filesystem.lookup(parent_inode, name))
+        try:
+            return _entry(await self._filesystem.lookup(parent_inode, name))
+        except NotFound:
+            return _absent(self._filesystem.absent_ttl_s)
 
     @_guarded
     async def getattr(self, inode: int, ctx: Any = None) -> pyfuse3.EntryAttributes:
         return _entry(await self._filesystem.attributes(inode))
 
     @_guarded
+    async def readlink(self, inode: int, ctx: Any) -> bytes:
+        return self._filesystem.link_target(inode)
+
+    @_guarded
     async def opendir(self, inode: int, ctx: Any) -> int:
+        self._answer_open(inode, self._filesystem.open_folder(inode), 0)
         return inode
 
     @_guarded
     async def readdir(self, fh: int, start_id: int, token: Any) -> None:
-        while page := await self._filesystem.entries(fh, start_id, _PAGE):
+        if self._shim is None:
+            await self._readdir_by_name(fh, start_id, token)
+        elif page := await self._filesystem.page(fh, start_id, _PAGE_BYTES):
+            self._shim.answer_next_entry(page)
+            pyfuse3.readdir_reply(token, b"", pyfuse3.EntryAttributes(), 0)
+
+    async def _readdir_by_name(self, fh: int, start_id: int, token: Any) -> None:
+        while page := await self._filesystem.entries(fh, start_id, _PAGE_NAMES):
             for name, attributes, next_offset in page:
                 if not pyfuse3.readdir_reply(token, name, _entry(attributes), next_offset):
                     return
@@ -91,11 +108,9 @@ class Adapter(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise pyfuse3.FUSEError(errno.EROFS)
-        opened = await self._filesystem.open(inode)
-        if opened.backing_id and self._shim is not None:
-            # The reply is written before any other task runs, so the shim needs to remember one answer only.
-            self._shim.answer_next_open(inode, opened.backing_id)
-        return pyfuse3.FileInfo(fh=inode, keep_cache=not opened.backing_id)
+        open_flags, backing_id = await self._filesystem.open(inode)
+        self._answer_open(inode, open_flags, backing_id)
+        return pyfuse3.FileInfo(fh=inode, keep_cache=not backing_id)
 
     @_guarded
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -103,11 +118,22 @@ class Adapter(pyfuse3.Operations):
         return await self._filesystem.read(fh, off, size)  # type: ignore[return-value]
 
     @_guarded
+    async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
+        value = self._filesystem.extended_attribute(inode, name)
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return value
+
+    @_guarded
+    async def listxattr(self, inode: int, ctx: Any) -> Sequence[bytes]:
+        return self._filesystem.extended_attributes(inode)
+
+    @_guarded
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
         total, _, files = self._filesystem.statistics()
         numbers = pyfuse3.StatvfsData()
-        numbers.f_bsize = numbers.f_frsize = _BLOCK_BYTES
-        numbers.f_blocks = -(-total // _BLOCK_BYTES)
+        numbers.f_bsize = numbers.f_frsize = packed.BLOCK_BYTES
+        numbers.f_blocks = -(-total // packed.BLOCK_BYTES)
         numbers.f_bfree = numbers.f_bavail = 0
         numbers.f_files, numbers.f_ffree, numbers.f_favail = files, 0, 0
         numbers.f_namemax = 255
@@ -122,16 +148,28 @@ class Adapter(pyfuse3.Operations):
     async def releasedir(self, fh: int) -> None:
         """As release."""
 
+    def _answer_open(self, inode: int, flags: int, backing_id: int) -> None:
+        if self._shim is not None:
+            # The reply is written before any other task runs, so the shim needs to remember one answer only.
+            self._shim.answer_next_open(inode, flags, backing_id)
+
 
 def _entry(attributes: Attributes) -> pyfuse3.EntryAttributes:
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = attributes.node_id
     entry.st_mode = attributes.mode
-    entry.st_nlink = 1
+    entry.st_nlink = attributes.links
     entry.st_size = attributes.size
-    entry.st_blksize = _BLOCK_BYTES
+    entry.st_blksize = packed.BLOCK_BYTES
     entry.st_blocks = -(-attributes.size // 512)
     entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = attributes.mtime_ns
     entry.st_uid, entry.st_gid = attributes.uid, attributes.gid
     entry.attr_timeout = entry.entry_timeout = attributes.ttl_s
+    return entry
+
+
+def _absent(ttl_s: float) -> pyfuse3.EntryAttributes:
+    """What the kernel takes for "no such name, and do not ask again for *ttl_s*"."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino, entry.entry_timeout = 0, ttl_s
     return entry

@@ -1,21 +1,17 @@
 """One daemon process: `python -m fusemount.daemon`. Unprivileged; started again and again by the supervisor.
 
-Everything it needs to go on where a killed one stopped is in the catalog and in the cache folder.
+Everything it needs to go on where a killed one stopped is in the catalog and in the cache folder. With `--standby` it
+gets as far as it can without touching anything, and waits to be told to take the place of one that ended.
 """
 
 import argparse
-import contextlib
-import json
-import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-import msgspec
-import psutil
 import trio
 
 from blockcache.assemble import open_origins, read_config, read_token
@@ -25,97 +21,134 @@ from blockcache.limits import raise_open_files
 from broker.client import BrokerSession
 from datamodel.client import ClientConfig
 from datamodel.errors import HeadraceError, Unavailable
-from fusemount import nodes, privileges, shim
+from fusemount import nodes, privileges, profile, shim
+from fusemount.connect import attach
+from fusemount.features import Connected, features_of, is_disabled
 from fusemount.filesystem import FileSystem
-from fusemount.report import LastWords, Process, Reads, Report, SourceHealth, status_json, summarize
+from fusemount.inline import Inline
+from fusemount.kernelcache import KernelCache
+from fusemount.reporter import Reporter, await_go
 from obs import logs
+
+if TYPE_CHECKING:
+    from fusemount.session import Connection
 
 log = logs.get("fusemount")
 
 _REPORT_PERIOD_S = 0.5
-_ATTACH_DEADLINE_S = 10.0
 _BACKING_GRACE_S = 1.0
 _BROKER_GRACE_S = 1.0
 
 
 class Daemon:
-    """Serves *config* over a broker *session*, or by a mount of its own on *mountpoint*."""
+    """Serves *config* over a broker's *session*, or where that is None by a mount of its own; `run` once."""
 
     def __init__(
         self,
         config: ClientConfig,
         loaded_shim: ModuleType | None,
-        reports: socket.socket | None,
-        status_file: Path | None = None,
+        reporter: Reporter,
+        session: BrokerSession | None,
     ) -> None:
-        self._config, self._shim, self._reports, self._status_file = config, loaded_shim, reports, status_file
-        if loaded_shim is not None:
-            loaded_shim.set_incarnation_bits(nodes.INCARNATION_BITS)
-        self._session: BrokerSession | None = None
-        self._ready = False
+        self._config, self._shim, self._reporter, self._session = config, loaded_shim, reporter, session
+        self._connected = Connected(shim=loaded_shim is not None)
+        self._filesystem: FileSystem | None = None
+        self._kernel: KernelCache | None = None
         self._broker_lost = trio.Event()
         self._evicted: list[tuple[float, int]] = []
 
-    async def run(self, broker_socket: str, mountpoint: str, *, allow_other: bool) -> None:
-        """Serve until SIGTERM or SIGINT, or until the mount ends."""
-        if broker_socket:
-            token = read_token(self._config)
-            self._session = await _attach(broker_socket, token, self._reports, blocking=self._shim is None)
-        origins = open_origins(self._config)
+    async def run(self, mountpoint: str, *, allow_other: bool) -> None:
+        """Serve until SIGTERM or SIGINT, or until the mount ends. *mountpoint* matters without a session only."""
+        # pyfuse3 binds to libfuse when it is imported, so that has to wait for the shim.
+        from fusemount.session import Brokered, Plain
+
         async with open_dataset(
-            self._config, origins, on_complete=self._note_complete, on_evict=self._note_evicted
+            self._config,
+            open_origins(self._config),
+            on_complete=self._note_complete,
+            on_evict=self._note_evicted,
+            on_fetched=self._note_fetched,
+            on_change=self._note_changed,
         ) as dataset:
-            # pyfuse3 binds to libfuse when it is imported, so that has to wait for the shim.
-            import pyfuse3
-
-            from fusemount.adapter import Adapter
-            from fusemount.session import Handover, begin_plain
-
-            open_backing = self._session.open_backing if self._session and self._has_passthrough else None
-            filesystem = FileSystem(dataset, open_backing)
+            self._connected = await self._settle(dataset)
+            self._filesystem = self._file_system(dataset)
+            connection: Connection = Plain(mountpoint, allow_other=allow_other)
             if self._session is not None:
-                handover = Handover(self._session)
-                handover.begin(Adapter(filesystem, self._shim, lambda: self._take_over(handover.take_over)))
-            else:
-                begin_plain(Adapter(filesystem, None, self._note_ready), mountpoint, allow_other=allow_other)
+                connection = Brokered(self._session)
+            connection.begin(self._filesystem, self._shim, self._note_ready)
             try:
-                await self._serve(dataset, pyfuse3.main)
+                await self._serve(dataset, connection)
             finally:
-                # With the broker the mount goes on without us; closing would only make libfuse touch it.
-                if self._session is None:
-                    pyfuse3.close(unmount=True)
+                if self._kernel is not None:
+                    self._kernel.close()
+                connection.end()
 
-    @property
-    def _has_passthrough(self) -> bool:
-        if "passthrough" in os.environ.get("HEADRACE_DISABLE", "").split(","):
-            return False  # so that a benchmark, or a doubt, can compare with the plain path
-        return self._session is not None and self._session.has_passthrough and self._shim is not None
+    async def _settle(self, dataset: CachedDataset) -> Connected:
+        """What holds for this mount from here on: its first daemon decides what it is tuned for."""
+        has_shim = self._shim is not None
+        wanted = await profile.choose(dataset)
+        no_open = wanted == "small-files" and has_shim
+        if self._session is None:
+            return Connected(has_shim, wanted, no_open)
+        return Connected(has_shim, wanted, self._session.settle(no_open=no_open), self._session.attached)
+
+    def _file_system(self, dataset: CachedDataset) -> FileSystem:
+        open_backing = self._session.open_backing if self._session and not self._connected.passthrough_problem else None
+        return FileSystem(dataset, open_backing, no_open=self._connected.no_open, can_invalidate=True)
+
+    def _note_ready(self, device: int) -> None:
+        assert self._filesystem is not None
+        self._kernel = KernelCache(device)
+        if self._shim is not None:
+            answer = Inline(self._filesystem, no_open=self._connected.no_open).answer
+            self._shim.serve(device, nodes.INCARNATION_BITS, answer)
+        if self._session is not None:
+            self._session.ready()
+        self._reporter.ready = True
+        features, reasons = features_of(self._connected, "")
+        log.info("daemon.serving", profile=features.profile, passthrough=features.passthrough, off=list(reasons))
+
+    # ---- news of the dataset --------------------------------------------------------------------------------------
 
     def _note_complete(self, catalog: Catalog, node: Node) -> None:
         """In a fetch's thread: the next lookup of *node* gives an inode that the kernel reads by itself."""
-        if self._has_passthrough:
+        if self._filesystem is not None and self._filesystem.has_passthrough:
             catalog.turn(node.id, passthrough=True)
-
-    def _take_over(self, take_over: Callable[[], None]) -> None:
-        take_over()
-        self._note_ready()
-
-    def _note_ready(self) -> None:
-        self._ready = True
-        log.info("daemon.serving", passthrough=self._has_passthrough, shim=self._shim is not None)
+            self._drop_name(node)
 
     def _note_evicted(self, id: int, incarnation: int) -> None:
         node_id = nodes.number(id, incarnation)
-        if self._has_passthrough and nodes.is_passthrough(node_id):
-            self._evicted.append((trio.current_time() + _BACKING_GRACE_S, node_id))
+        if self._filesystem is None or not self._filesystem.has_passthrough or not nodes.is_passthrough(node_id):
+            return
+        self._filesystem.note_evicted(node_id)
+        self._evicted.append((trio.current_time() + _BACKING_GRACE_S, node_id))
 
-    async def _serve(self, dataset: CachedDataset, main: Callable[[], object]) -> None:
+    def _note_fetched(self, node: Node, content: memoryview) -> None:
+        """In a fetch's thread: a small file is here ahead of its reader, so that the kernel may have it already."""
+        if self._kernel is not None and self._connected.no_open and not is_disabled("push"):
+            self._kernel.offer(nodes.node_id(node), content)
+
+    def _note_changed(self, folder: int, names: tuple[str, ...]) -> None:
+        if self._filesystem is not None:
+            self._filesystem.note_changed(folder)
+        if self._kernel is not None:
+            self._kernel.drop_listing(nodes.number(folder, 0))
+            for name in names:
+                self._kernel.drop_name(nodes.number(folder, 0), name)
+
+    def _drop_name(self, node: Node) -> None:
+        if self._kernel is not None:
+            self._kernel.drop_name(nodes.number(node.parent, 0), node.name)
+
+    # ---- tasks ----------------------------------------------------------------------------------------------------
+
+    async def _serve(self, dataset: CachedDataset, connection: "Connection") -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._report_for_ever, dataset)
             nursery.start_soon(self._end_on_signal, nursery.cancel_scope)
             if self._session is not None:
                 nursery.start_soon(self._watch_broker, self._session)
-            await main()  # type: ignore[misc]  # pyfuse3.main is a coroutine function without types
+            await connection.serve()
             log.info("mount.ended")
             nursery.cancel_scope.cancel()
 
@@ -123,6 +156,7 @@ class Daemon:
         """Our fuse device keeps the connection alive without the broker that made it; we end when its readers do."""
         await trio.lowlevel.wait_readable(session)
         self._broker_lost.set()
+        self._reporter.detached = True
         log.warning("broker.lost")
 
     async def _end_on_signal(self, scope: trio.CancelScope) -> None:
@@ -133,14 +167,12 @@ class Daemon:
                 return
 
     async def _report_for_ever(self, dataset: CachedDataset) -> None:
-        process = psutil.Process()
+        assert self._filesystem is not None
         while True:
             self._release_backings()
-            report = self._report(dataset, process.memory_info().rss)
-            if self._reports is not None and not self._send(report):
+            features, reasons = features_of(self._connected, self._filesystem.passthrough_problem)
+            if not self._reporter.report(dataset, features, reasons):
                 await self._outlive_supervisor()
-            if self._status_file is not None:
-                self._write_status(report)
             await trio.sleep(_REPORT_PERIOD_S)
 
     async def _outlive_supervisor(self) -> None:
@@ -154,7 +186,7 @@ class Daemon:
         if not self._broker_lost.is_set():
             raise Unavailable("the supervisor is gone")
         log.warning("supervisor.lost")
-        self._reports = None
+        self._reporter.forget_supervisor()
 
     def _release_backings(self) -> None:
         while self._evicted and self._evicted[0][0] <= trio.current_time():
@@ -162,77 +194,6 @@ class Daemon:
             assert self._session is not None
             if not self._broker_lost.is_set():
                 self._session.close_backing(node_id)
-
-    def _report(self, dataset: CachedDataset, rss_bytes: int) -> Report:
-        files, total = dataset.catalog.totals()
-        return Report(
-            pid=os.getpid(),
-            ready=self._ready,
-            passthrough=self._has_passthrough,
-            detached=self._broker_lost.is_set(),
-            quota_bytes=dataset.tiers.quota_bytes,
-            cached_bytes=dataset.tiers.cached_bytes,
-            files=files,
-            total_bytes=total,
-            hits=dataset.counters.hits,
-            misses=dataset.counters.misses,
-            read_bytes=dataset.counters.bytes,
-            rss_bytes=rss_bytes,
-            sources=tuple(
-                SourceHealth(source.name, source.url, not (problem := dataset.origins[source.path].problem), problem)
-                for source in self._config.sources
-            ),
-        )
-
-    def _write_status(self, report: Report) -> None:
-        """Plain mode has no supervisor that would do it."""
-        assert self._status_file is not None
-        me = Process(report.pid, "daemon", report.rss_bytes)
-        status = summarize(self._config.dataset, [report], Reads(), (me,), survives_kill=False)
-        new = self._status_file.with_suffix(".new")
-        new.write_text(json.dumps(status_json(status), indent=2))
-        new.rename(self._status_file)
-
-    def _send(self, report: Report) -> bool:
-        """False when nobody is there any more to hear it."""
-        assert self._reports is not None
-        try:
-            self._reports.send(msgspec.json.encode(report), socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True  # the supervisor is behind; the next report says it all
-        except OSError:
-            return False
-        return True
-
-
-async def _attach(path: str, token: str, reports: socket.socket | None, *, blocking: bool) -> BrokerSession:
-    """Attach as soon as there is a broker: the pod may be up before the node's plugin has staged the volume.
-
-    Raises:
-        Unavailable: the supervisor at the other end of *reports* is gone, and with it who would need us.
-    """
-    pause_s, told = 0.05, False
-    while True:
-        try:
-            return await trio.to_thread.run_sync(
-                lambda: BrokerSession(path, token, blocking=blocking, deadline_s=_ATTACH_DEADLINE_S)
-            )
-        except Unavailable as error:
-            if not told:
-                log.info("broker.awaited", socket=path, error=str(error))
-                told = True
-            pause_s = min(1.0, pause_s * 1.5)
-            with trio.move_on_after(pause_s):
-                await _until_ended(reports)
-                raise Unavailable("the supervisor is gone") from error
-
-
-async def _until_ended(reports: socket.socket | None) -> None:
-    """Nobody writes to a daemon, so what makes *reports* readable is its end."""
-    if reports is None:
-        await trio.sleep_forever()
-    else:
-        await trio.lowlevel.wait_readable(reports)
 
 
 def main() -> int:
@@ -243,26 +204,50 @@ def main() -> int:
     parser.add_argument("--allow-other", action="store_true")
     parser.add_argument("--status-file", type=Path, help="plain mode: keep the mount's status here")
     parser.add_argument("--report-fd", type=int, default=-1)
+    parser.add_argument("--standby", action="store_true", help="prepare, and wait for a word on --report-fd")
     parser.add_argument("--log-level", default="info")
     arguments = parser.parse_args()
     logs.configure(arguments.log_level)
     reports = socket.socket(fileno=arguments.report_fd) if arguments.report_fd >= 0 else None
+    reporter = Reporter(reports, arguments.status_file)
     exit_code = 0
     raise_open_files()
     try:
         config = read_config(arguments.config)
         if arguments.broker_socket:  # fusermount3, which the plain mode mounts and unmounts by, is setuid
             privileges.drop(keep_reading=any(source.url.startswith(("local:", "file:")) for source in config.sources))
-        daemon = Daemon(config, shim.load(), reports, arguments.status_file)
-        trio.run(lambda: daemon.run(arguments.broker_socket, arguments.mountpoint, allow_other=arguments.allow_other))
+        loaded_shim = None if is_disabled("shim") else shim.load()
+        if not arguments.standby or reports is None or _is_wanted(config, reports):
+            trio.run(_run, arguments, config, loaded_shim, reporter, reports)
     except* HeadraceError as group:
         text = "; ".join(_texts(group))
         log.error("daemon.failed", error=text)
-        if reports is not None:
-            with contextlib.suppress(OSError):  # the supervisor is gone, or behind; the log has it too
-                reports.send(msgspec.json.encode(LastWords(text)), socket.MSG_DONTWAIT)
+        reporter.last_words(text)
         exit_code = 1
     return exit_code
+
+
+def _is_wanted(config: ClientConfig, reports: socket.socket) -> bool:
+    """Import what takes time, then wait for the supervisor's word; False when it has gone instead."""
+    import fusemount.session  # noqa: F401
+
+    for origin in open_origins(config).values():
+        origin.close()
+    return await_go(reports)
+
+
+async def _run(
+    arguments: argparse.Namespace,
+    config: ClientConfig,
+    loaded_shim: ModuleType | None,
+    reporter: Reporter,
+    reports: socket.socket | None,
+) -> None:
+    session = None
+    if arguments.broker_socket:
+        token = read_token(config)
+        session = await attach(arguments.broker_socket, token, reports, blocking=loaded_shim is None)
+    await Daemon(config, loaded_shim, reporter, session).run(arguments.mountpoint, allow_other=arguments.allow_other)
 
 
 def _texts(error: BaseException) -> list[str]:

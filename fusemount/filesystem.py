@@ -1,64 +1,103 @@
-"""What each file system call means for a cached dataset, in plain values: no pyfuse3 here, so tests need no mount."""
+"""What each file system call means for a cached dataset, in plain values: no pyfuse3 here, so tests need no mount.
+
+Most calls come twice: `…_now` answers where that needs neither a question to a source nor waiting for a medium, and
+says None otherwise; the coroutine beside it does the rest. Node ids say everything about an inode (`nodes.py`), so
+nothing is held per open file, and a process that starts after another one died knows them all.
+
+Without open messages (*no_open*) the kernel opens files by itself: it asks only for names, whose age the source's
+listing bounds then, and for bytes that are not in its page cache; versions are pinned by the first read.
+"""
 
 import mmap
 import os
 import stat
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
 from blockcache.catalog import Node
 from blockcache.dataset import Buffer, CachedDataset
-from datamodel.errors import DeadlineExceeded, Unavailable, VersionChanged
+from datamodel.errors import DeadlineExceeded, NotFound, Unavailable, UserError, VersionChanged
+from fusemount import packed, xattrs
 from fusemount.givenup import GivenUp
 from fusemount.nodes import is_current, is_passthrough, node_id, row_of
+from fusemount.packed import Attributes
+from fusemount.pages import Pages
 from obs import logs
 
 log = logs.get("fusemount")
+V = TypeVar("V")
 
 _INCOMPLETE_TTL_S = 1.0
 _SECOND_LOOK_S = 0.5
+_ABSENT_TTL_S = 5.0
+_LISTED_BELIEVED_S = 1.0
+_REMEMBERED = 65536
 _LARGEST_READ_BYTES = 1 << 20  # of one request: 256 pages
+_FOLDER_FLAGS = packed.CACHE_DIR | packed.NOFLUSH
+_FILE_FLAGS = packed.KEEP_CACHE | packed.NOFLUSH
 
 OpenBacking = Callable[[int, int], int]
 """(node id, file descriptor) -> passthrough id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """Of one inode. *mode* as in stat(2); *mtime_ns* since the epoch; *ttl_s* how long the kernel may keep them."""
-
-    node_id: int
-    mode: int
-    size: int
-    mtime_ns: int
-    uid: int
-    gid: int
-    ttl_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """*backing_id* > 0: the kernel reads the file by itself."""
-
-    backing_id: int = 0
-
-
 class FileSystem:
-    """Read-only view of *dataset*. *open_backing* is None where passthrough is not to be had."""
+    """Read-only view of *dataset*. *open_backing* is None where passthrough is not to be had.
 
-    def __init__(self, dataset: CachedDataset, open_backing: OpenBacking | None) -> None:
-        self._dataset, self._open_backing = dataset, open_backing
+    *can_invalidate*: the kernel is told of changes, so it may keep also what a completed file will change.
+    """
+
+    def __init__(
+        self,
+        dataset: CachedDataset,
+        open_backing: OpenBacking | None,
+        *,
+        no_open: bool = False,
+        can_invalidate: bool = False,
+    ) -> None:
+        self._dataset, self._open_backing, self._no_open = dataset, open_backing, no_open
         self._started_ns = time.time_ns()
         self._given_up = GivenUp(Path(dataset.config.catalog_folder))
         self._scratch = memoryview(mmap.mmap(-1, _LARGEST_READ_BYTES))
+        self._listed: OrderedDict[int, float] = OrderedDict()
+        self._backings: OrderedDict[int, int] = OrderedDict()
+        self._shown: OrderedDict[int, float | None] = OrderedDict()
+        self._pages = Pages()
+        config = dataset.config
+        self._ttl_s = min(config.attribute_ttl_s, config.listing_ttl_s) if no_open else config.attribute_ttl_s
+        can_change = open_backing is not None and not no_open and not can_invalidate
+        self._incomplete_ttl_s = min(_INCOMPLETE_TTL_S, self._ttl_s) if can_change else self._ttl_s
+        self.passthrough_problem = ""
+
+    # ---- names ----------------------------------------------------------------------------------------------------
+
+    def lookup_now(self, parent: int, name: bytes) -> Attributes | None:
+        """As `lookup`. Raises NotFound where the listing is fresh and does not have *name*."""
+        folder = row_of(parent)
+        node, listed_at = self._dataset.catalog.find(folder, os.fsdecode(name))
+        if not self._is_young(listed_at):
+            return None
+        if node is None:
+            raise NotFound(f"{os.fsdecode(name)!r}: no such file or folder")
+        return self._attributes(node) if node.is_dir or node.size is not None else None
 
     async def lookup(self, parent: int, name: bytes) -> Attributes:
         """Raises NotFound, Unavailable."""
         return self._attributes(await self._dataset.tree.lookup(row_of(parent), os.fsdecode(name)))
+
+    @property
+    def absent_ttl_s(self) -> float:
+        """How long the kernel may believe that a name does not exist."""
+        return min(_ABSENT_TTL_S, self._ttl_s)
+
+    def attributes_now(self, node_id: int) -> Attributes | None:
+        """As `attributes`."""
+        node = self._dataset.catalog.get(row_of(node_id))
+        return None if node is None or _is_of_unknown_size(node) else self._attributes(node, node_id)
 
     async def attributes(self, node_id: int) -> Attributes:
         """Attributes of an inode that the kernel knows; VersionChanged where its row is gone.
@@ -66,16 +105,61 @@ class FileSystem:
         The incarnation is the kernel's own: only a lookup may lead it to another one.
         """
         node = self._dataset.tree.node(row_of(node_id))
-        if not node.is_dir and node.size is None:
+        if _is_of_unknown_size(node):
             node = await self._dataset.tree.pin(node.id)
         return self._attributes(node, node_id)
 
-    async def open(self, node_id: int) -> Opened:
-        """Raises VersionChanged where the kernel has to look the name up again."""
+    def link_target(self, node_id: int) -> bytes:
+        """Where a symbolic link leads, as the source has it."""
+        node = self._dataset.tree.node(row_of(node_id))
+        if node.link_target is None:
+            raise UserError(f"{node.name!r}: not a symbolic link")
+        return os.fsencode(node.link_target)
+
+    def open_folder(self, node_id: int) -> int:
+        """Flags to open a folder with: the kernel may keep its names, and goes on with those it has already if these
+        are the listing that it was shown last."""
+        row = row_of(node_id)
+        node = self._dataset.catalog.get(row)
+        is_known = node is not None and self._is_listed_now(row) and self._shown.get(row) == node.listed_at
+        return _FOLDER_FLAGS | packed.KEEP_CACHE if is_known else _FOLDER_FLAGS
+
+    def page_now(self, node_id: int, after: int, size: int) -> bytes | None:
+        """As `page`."""
+        row = row_of(node_id)
+        if not self._is_listed_now(row):
+            return None
+        return self._pages.page(row, after, size, lambda limit: self._entries(row, after, limit))
+
+    async def page(self, node_id: int, after: int, size: int) -> bytes:
+        """As many of a directory's entries after offset *after* as *size* bytes of the kernel's format hold."""
+        row = row_of(node_id)
+        await self._dataset.tree.ensure_listed(row)
+        return self._pages.page(row, after, size, lambda limit: self._entries(row, after, limit))
+
+    async def entries(self, node_id: int, after: int, limit: int) -> list[tuple[bytes, Attributes, int]]:
+        """(name, attributes, offset to go on from) of a directory's entries after offset *after*."""
+        row = row_of(node_id)
+        await self._dataset.tree.ensure_listed(row)
+        return self._entries(row, after, limit)
+
+    # ---- bytes ----------------------------------------------------------------------------------------------------
+
+    def open_now(self, node_id: int) -> tuple[int, int] | None:
+        """As `open`."""
+        node = self._dataset.catalog.get(row_of(node_id))
+        if node is None or not node.version or not node.is_vouched or not self._is_listed_now(node.parent):
+            return None
+        if not is_passthrough(node_id):
+            return _FILE_FLAGS, 0
+        backing_id = self._backings.get(node_id, 0) if is_current(node_id, node) else 0
+        return (packed.PASSTHROUGH | packed.NOFLUSH, backing_id) if backing_id else None
+
+    async def open(self, node_id: int) -> tuple[int, int]:
+        """Flags and passthrough id to open a file with. VersionChanged: the kernel has to look the name up again."""
         node = await self._dataset.open(row_of(node_id))
         if not is_passthrough(node_id):
-            self._dataset.target(node.id)
-            return Opened()
+            return _FILE_FLAGS, 0
         file = None
         if self._open_backing is not None and is_current(node_id, node):
             file = await self._dataset.prepare(node.id)
@@ -83,12 +167,18 @@ class FileSystem:
             self._dataset.catalog.turn(node.id, passthrough=False)
             raise VersionChanged(f"{node.name!r}: no longer read by passthrough")
         try:
-            return Opened(self._open_backing(node_id, file.fd))
+            backing_id = self._open_backing(node_id, file.fd)
         except Unavailable as error:
             log.warning("passthrough.refused", error=str(error))
-            self._open_backing = None
+            self.passthrough_problem, self._open_backing = str(error), None
             self._dataset.catalog.turn(node.id, passthrough=False)
             raise VersionChanged(f"{node.name!r}: no passthrough here") from error
+        _remember(self._backings, node_id, backing_id)
+        return packed.PASSTHROUGH | packed.NOFLUSH, backing_id
+
+    def read_now(self, node_id: int, offset: int, size: int) -> Buffer | None:
+        """As `read`."""
+        return self._dataset.read_now(row_of(node_id), offset, size, self._scratch)
 
     async def read(self, node_id: int, offset: int, size: int) -> Buffer:
         """The bytes hold until the next read only: the caller has to pass them on before it awaits anything.
@@ -99,35 +189,105 @@ class FileSystem:
         row = row_of(node_id)
         if not self._given_up.has(row, time.monotonic()):
             try:
-                return await self._dataset.read(row, offset, size, self._scratch)
+                return await self._read(row, offset, size)
             except DeadlineExceeded:
                 self._given_up.note(row, time.monotonic())
                 raise
         with trio.move_on_after(_SECOND_LOOK_S):
-            return await self._dataset.read(row, offset, size, self._scratch)
+            return await self._read(row, offset, size)
         raise DeadlineExceeded(f"node {row}: its source was given up a moment ago")
 
-    async def entries(self, node_id: int, after: int, limit: int) -> list[tuple[bytes, Attributes, int]]:
-        """(name, attributes, offset to go on from) of a directory's entries after offset *after*."""
-        row = row_of(node_id)
-        await self._dataset.tree.ensure_listed(row)
-        nodes = self._dataset.catalog.children(row, after, limit)
-        return [(os.fsencode(node.name), self._attributes(node), node.id) for node in nodes]
+    async def _read(self, row: int, offset: int, size: int) -> Buffer:
+        if self._no_open and not self._dataset.is_open(row) and not self._dataset.tree.node(row).version:
+            await self._dataset.open(row)  # nobody opened it, so nobody asked for its version
+        return await self._dataset.read(row, offset, size, self._scratch)
+
+    # ---- what others have to tell ---------------------------------------------------------------------------------
+
+    def note_changed(self, folder: int) -> None:
+        """The names below the row *folder* changed."""
+        self._listed.pop(folder, None)
+        self._shown.pop(folder, None)
+        self._pages.forget(folder)
+
+    def note_evicted(self, node_id: int) -> None:
+        self._backings.pop(node_id, None)
+
+    # ---- about all of it ------------------------------------------------------------------------------------------
+
+    def extended_attributes(self, node_id: int) -> list[bytes]:
+        """Names of the inode's extended attributes."""
+        return xattrs.names(self._dataset.tree.node(row_of(node_id)))
+
+    def extended_attribute(self, node_id: int, name: bytes) -> bytes | None:
+        """The value of one extended attribute; None where the inode does not have it."""
+        return xattrs.value(self._dataset, self._dataset.tree.node(row_of(node_id)), name)
 
     def statistics(self) -> tuple[int, int, int]:
         """(bytes of the dataset seen so far, bytes cached, files)."""
         files, total = self._dataset.catalog.totals()
         return total, self._dataset.tiers.cached_bytes, files
 
+    @property
+    def has_passthrough(self) -> bool:
+        return self._open_backing is not None and not self._no_open
+
+    # ---- parts ----------------------------------------------------------------------------------------------------
+
+    def _entries(self, row: int, after: int, limit: int) -> list[tuple[bytes, Attributes, int]]:
+        if not after:
+            _remember(self._shown, row, self._dataset.tree.node(row).listed_at)
+        nodes = self._dataset.catalog.children(row, after, limit)
+        return [(os.fsencode(node.name), self._attributes(node), node.id) for node in nodes]
+
+    def _is_listed_now(self, folder: int) -> bool:
+        """Whether the names of the row *folder* are known and young enough. What was found out holds for a second."""
+        now = time.monotonic()
+        if self._listed.get(folder, 0.0) > now:
+            return True
+        node = self._dataset.catalog.get(folder)
+        if node is None or not self._is_young(node.listed_at):
+            return False
+        _remember(self._listed, folder, now + min(_LISTED_BELIEVED_S, self._dataset.config.listing_ttl_s))
+        return True
+
+    def _is_young(self, listed_at: float | None) -> bool:
+        ttl_s = self._dataset.config.listing_ttl_s
+        return listed_at is not None and 0 <= self._dataset.catalog.clock() - listed_at < ttl_s
+
     def _attributes(self, node: Node, shown_id: int | None = None) -> Attributes:
         config = self._dataset.config
+        mode, links = _mode(node, config.file_mode, config.folder_mode)
         is_settled = node.is_dir or node.incarnation % 2 == 1
         return Attributes(
-            node_id=node_id(node) if shown_id is None else shown_id,
-            mode=stat.S_IFDIR | 0o555 if node.is_dir else stat.S_IFREG | 0o444,
-            size=node.size or 0,
-            mtime_ns=self._started_ns if node.mtime_ns is None else node.mtime_ns,
-            uid=config.owner_uid,
-            gid=config.owner_gid,
-            ttl_s=config.attribute_ttl_s if is_settled else min(_INCOMPLETE_TTL_S, config.attribute_ttl_s),
+            node_id(node) if shown_id is None else shown_id,
+            mode,
+            links,
+            node.size or 0,
+            self._started_ns if node.mtime_ns is None else node.mtime_ns,
+            config.owner_uid,
+            config.owner_gid,
+            self._ttl_s if is_settled else self._incomplete_ttl_s,
         )
+
+
+def _mode(node: Node, file_mode: int, folder_mode: int) -> tuple[int, int]:
+    """Type and permissions, and the number of links; 1 for a folder says that nobody counted those below."""
+    if node.is_dir:
+        return stat.S_IFDIR | folder_mode, 1 if node.listed_at is None else 2 + node.folders
+    if node.link_target is not None:
+        return stat.S_IFLNK | 0o777, 1
+    if node.is_executable:
+        return stat.S_IFREG | file_mode | (file_mode & 0o444) >> 2, 1
+    return stat.S_IFREG | file_mode, 1
+
+
+def _is_of_unknown_size(node: Node) -> bool:
+    return not node.is_dir and node.size is None
+
+
+def _remember(memory: OrderedDict[int, V], key: int, value: V) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    while len(memory) > _REMEMBERED:
+        memory.popitem(last=False)

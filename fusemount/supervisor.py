@@ -1,8 +1,9 @@
 """Keeps the daemon processes of one mount alive: starts them, hears their reports, replaces those that die or hang.
 
 A daemon that is gone costs its readers only the wait for the next one: the broker holds the mount and the kernel
-sends the open requests again. A broker that is gone leaves its mount to the daemons it had, until that mount's last
-reader ends; beside them, new daemons wait for the next broker.
+sends the open requests again. So that this wait is short, one more process is kept that has done everything but touch
+the mount. A broker that is gone leaves its mount to the daemons it had, until that mount's last reader ends; beside
+them, new daemons wait for the next broker.
 """
 
 import os
@@ -13,21 +14,22 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
-from fusemount.report import LastWords, Process, Reads, Report, Status, summarize
+from fusemount.pulse import Pulse, vital_of
+from fusemount.report import LastWords, Process, Rate, Reads, Report, Status, summarize
 from obs import logs
 
 log = logs.get("supervisor")
 
-_HUNG_AFTER_S = 30.0
 _SETTLED_AFTER_S = 5.0
 _LAST_BACKOFF_S = 5.0
 _HOPELESS_AFTER = 4
 _STOP_GRACE_S = 10.0
 _TICK_S = 0.25
+_GO = b"go"
 
 
 @dataclass(slots=True)
@@ -35,7 +37,10 @@ class _Child:
     process: subprocess.Popen[bytes]
     reports: socket.socket
     started: float
-    heard: float
+    end_fd: int
+    """Readable when the process has ended."""
+    standby: bool = False
+    pulse: Pulse = field(default_factory=Pulse)
     last: Report | None = None
 
     @property
@@ -43,9 +48,18 @@ class _Child:
         """It serves a mount whose broker is gone, for as long as that has readers; it counts no more."""
         return self.last is not None and self.last.detached
 
+    @property
+    def role(self) -> str:
+        return "standby" if self.standby else "daemon"
+
+    def close(self) -> None:
+        self.reports.close()
+        os.close(self.end_fd)
+
 
 class Supervisor:
-    """Runs *processes* daemons of *config_file* on the broker at *broker_socket*, as user *uid* (0: our own).
+    """Runs *processes* daemons of *config_file* on the broker at *broker_socket*, as user *uid* (0: our own), and with
+    *standby* one more that waits to take over.
 
     `start` returns at once; `stop` ends them. Thread-safe.
     """
@@ -59,14 +73,16 @@ class Supervisor:
         uid: int = 0,
         *,
         log_level: str = "info",
+        standby: bool = True,
     ) -> None:
-        self._dataset, self._uid, self._wanted = dataset, uid, processes
+        self._dataset, self._uid, self._wanted, self._with_standby = dataset, uid, processes, standby
         self._command = [
             sys.executable, "-m", "fusemount.daemon", "--config", config_file, "--broker-socket", broker_socket,
             "--log-level", log_level,
         ]  # fmt: skip
         self._children: list[_Child] = []
         self._earlier = Reads()
+        self._rate = Rate()
         self._failures, self._not_before = 0, 0.0
         self._last_words = ""
         self._lock = threading.Lock()
@@ -83,7 +99,7 @@ class Supervisor:
         if self._thread.is_alive():
             self._thread.join()
         for child in self._children:
-            child.process.terminate()
+            child.process.send_signal(signal.SIGKILL if child.standby else signal.SIGTERM)
         end = time.monotonic() + _STOP_GRACE_S
         for child in self._children:
             try:
@@ -92,7 +108,7 @@ class Supervisor:
                 log.warning("daemon.killed", pid=child.process.pid)
                 child.process.kill()
                 child.process.wait()
-            child.reports.close()
+            child.close()
         self._children.clear()
         self._selector.close()
 
@@ -104,10 +120,17 @@ class Supervisor:
             )
 
     @property
+    def is_standby_ready(self) -> bool:
+        """Whether a process waits that could take a daemon's place at once."""
+        with self._lock:
+            return any(child.standby and child.last is not None for child in self._children)
+
+    @property
     def problem(self) -> str:
         """Why no daemon comes up, as the last of them put it; empty while there is hope."""
         with self._lock:
-            is_hopeless = self._failures >= _HOPELESS_AFTER and not any(child.last for child in self._children)
+            is_heard = any(child.last is not None and not child.last.standby for child in self._children)
+            is_hopeless = self._failures >= _HOPELESS_AFTER and not is_heard
             return (self._last_words or "its daemons end at once; the log says why") if is_hopeless else ""
 
     def status(self) -> Status:
@@ -115,43 +138,87 @@ class Supervisor:
         with self._lock:
             reports = [child.last for child in self._children if child.last is not None]
             processes = tuple(
-                Process(child.process.pid, "daemon", child.last.rss_bytes if child.last else 0)
+                Process(child.process.pid, child.role, child.last.rss_bytes if child.last else 0)
                 for child in self._children
             )
-            return summarize(self._dataset, reports, self._earlier, processes, survives_kill=True)
+            return summarize(
+                self._dataset,
+                reports,
+                self._earlier,
+                processes,
+                survives_kill=True,
+                bytes_per_second=self._rate.per_second,
+            )
 
     def _supervise(self) -> None:
+        looked = time.monotonic()
         while not self._stopping.is_set():
-            attached = sum(not child.is_detached for child in self._children)
-            if attached < self._wanted and time.monotonic() >= self._not_before:
-                self._spawn()
+            if self._fill():
                 continue
             for key, _ in self._selector.select(_TICK_S):
-                self._hear(key.data)
-            self._replace_lost()
+                if key.data is not None:
+                    self._hear(key.data)
+            now = time.monotonic()
+            # Where we come late ourselves, the daemons had no more of the CPU than we had.
+            self._replace_lost(now, min(now - looked, 2 * _TICK_S))
+            self._rate.note(now, self._delivered())
+            looked = now
 
-    def _spawn(self) -> None:
+    def _fill(self) -> bool:
+        """Start the next process that is missing, if its time has come; whether one was."""
+        serving = [child for child in self._children if not child.is_detached and not child.standby]
+        spares = [child for child in self._children if child.standby]
+        if len(serving) < self._wanted:
+            if spares and spares[0].last is not None:
+                self._promote(spares[0])
+                return True
+            if time.monotonic() < self._not_before:
+                return False
+            self._spawn(standby=False)
+            return True
+        is_settled = all(child.last is not None and child.last.ready for child in serving)
+        if not self._with_standby or spares or not is_settled or time.monotonic() < self._not_before:
+            return False
+        self._spawn(standby=True)
+        return True
+
+    def _promote(self, child: _Child) -> None:
+        child.standby = False
+        child.started = time.monotonic()
+        child.pulse.beat()
+        try:
+            child.reports.send(_GO)
+        except OSError as error:
+            # It has just ended; it will be buried, and another one started.
+            log.warning("standby.lost", pid=child.process.pid, error=str(error))
+            return
+        log.info("daemon.promoted", pid=child.process.pid)
+
+    def _spawn(self, *, standby: bool) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         switch = {"user": self._uid, "group": self._uid, "extra_groups": []} if self._uid and not os.geteuid() else {}
+        words = [*self._command, "--report-fd", str(theirs.fileno()), *(["--standby"] if standby else [])]
         with theirs:
             process = subprocess.Popen(
-                [*self._command, "--report-fd", str(theirs.fileno())],
+                words,
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 **switch,  # type: ignore[call-overload]  # mypy cannot match the keywords
             )
-        now = time.monotonic()
-        child = _Child(process, ours, now, now)
+        child = _Child(process, ours, time.monotonic(), os.pidfd_open(process.pid), standby)
         with self._lock:
             self._children.append(child)
         self._selector.register(ours, selectors.EVENT_READ, child)
-        log.info("daemon.started", pid=process.pid)
+        self._selector.register(child.end_fd, selectors.EVENT_READ)
+        log.info("daemon.started", pid=process.pid, role=child.role)
 
     def _hear(self, child: _Child) -> None:
         try:
             packet = child.reports.recv(65536, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
+        except ConnectionResetError:
+            packet = b""  # it ended with our word to it unread
         if not packet:
             self._selector.unregister(child.reports)  # its end is gone: the process is ending
             return
@@ -160,24 +227,30 @@ class Supervisor:
             if isinstance(report, LastWords):
                 self._last_words = report.text
             else:
-                child.last, child.heard = report, time.monotonic()
+                child.last = report
+                child.pulse.beat()
 
-    def _replace_lost(self) -> None:
-        now = time.monotonic()
+    def _delivered(self) -> int:
+        return self._earlier.bytes + sum(child.last.read_bytes for child in self._children if child.last is not None)
+
+    def _replace_lost(self, now: float, elapsed_s: float) -> None:
         for child in list(self._children):
-            if child.process.poll() is None:
-                if child.last is not None and now - child.heard > _HUNG_AFTER_S:
-                    log.error("daemon.hung", pid=child.process.pid, silent_s=round(now - child.heard))
-                    child.process.send_signal(signal.SIGKILL)
-                    child.heard = now
+            if child.process.poll() is not None:
+                self._bury(child, now)
                 continue
-            self._bury(child, now)
+            why = child.pulse.look(elapsed_s, vital_of(child.process.pid))
+            has_reported = child.last is not None and not child.last.standby
+            if why == "stopped" or (why and has_reported):
+                log.error("daemon.hung", pid=child.process.pid, why=why, silent_s=round(child.pulse.silent_s, 1))
+                child.process.send_signal(signal.SIGKILL)
+                child.pulse.beat()
 
     def _bury(self, child: _Child, now: float) -> None:
-        log.warning("daemon.ended", pid=child.process.pid, code=child.process.returncode)
+        log.warning("daemon.ended", pid=child.process.pid, code=child.process.returncode, role=child.role)
         while child.reports.fileno() in self._selector.get_map():
             self._hear(child)  # what it said last; then the end, which unregisters it
-        child.reports.close()
+        self._selector.unregister(child.end_fd)
+        child.close()
         with self._lock:
             self._children.remove(child)
             if child.last is not None:

@@ -7,6 +7,7 @@ BROKER_MOUNTS = Gauge("fluid_broker_mounts", "FUSE mounts the broker keeps alive
 BROKER_RESENDS = Counter("fluid_broker_resends_total", "Times the kernel was asked to resend after a daemon died.")
 FUSE_REQUESTS = Counter("fluid_fuse_requests_total", "FUSE requests answered by the daemon.", ["op"])
 FUSE_ERRORS = Counter("fluid_fuse_request_errors_total", "FUSE requests answered with an unexpected error.", ["op"])
+FUSE_STORED_BYTES = Counter("fluid_fuse_stored_bytes_total", "Bytes put into the kernel's page cache unasked.")
 READ_BYTES = Counter("fluid_cache_read_bytes_total", "Bytes delivered to readers by where they came from.", ["source"])
 FETCH_BYTES = Counter(
     "fluid_cache_fetch_bytes_total", "Bytes fetched into the cache by where they came from.", ["source"]

@@ -9,7 +9,7 @@ import structlog
 from blockcache.catalog import ROOT_ID
 from blockcache.dataset import CachedDataset
 from datamodel.errors import NotFound, Unavailable, VersionChanged
-from fusemount import nodes
+from fusemount import nodes, packed
 from fusemount.filesystem import FileSystem
 from tests.blockcache.datasets import BLOCK, content, dataset_of, opened, source
 
@@ -55,7 +55,7 @@ async def test_lookup_of_a_missing_name_is_not_found(tmp_path: Path) -> None:
 
 async def test_settled_inodes_are_believed_longer_than_files_that_may_change_their_mode(tmp_path: Path) -> None:
     async with dataset_of(source({"d/f": DATA}), tmp_path) as dataset:
-        filesystem = FileSystem(dataset, None)
+        filesystem = FileSystem(dataset, Backings().open)
         folder = await filesystem.lookup(ROOT_ID, b"d")
         file = await filesystem.lookup(folder.node_id, b"f")
         passthrough = await completed(dataset, "d/f")
@@ -83,7 +83,8 @@ async def test_complete_file_opens_by_passthrough_with_one_id_for_all(tmp_path: 
 
         opens = [await filesystem.open(node_id) for _ in range(3)]
 
-    assert [found.backing_id for found in opens] == [1, 1, 1]
+    assert [backing_id for _, backing_id in opens] == [1, 1, 1]
+    assert all(flags & packed.PASSTHROUGH and not flags & packed.KEEP_CACHE for flags, _ in opens)
 
 
 async def test_file_in_daemon_mode_never_opens_by_passthrough(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ async def test_file_in_daemon_mode_never_opens_by_passthrough(tmp_path: Path) ->
         before = (await filesystem.lookup(ROOT_ID, b"f")).node_id
         await completed(dataset, "f")
 
-        assert (await filesystem.open(before)).backing_id == 0
+        assert (await filesystem.open(before))[1] == 0
     assert backings.given == {}
 
 
@@ -102,14 +103,14 @@ async def test_passthrough_of_an_evicted_file_is_stale_and_the_name_leads_to_dae
     async with dataset_of(source({"f": DATA}), tmp_path) as dataset:
         filesystem = FileSystem(dataset, backings.open)
         node_id = await completed(dataset, "f")
-        await dataset._evict(nodes.row_of(node_id), dataset.catalog.note_evicted(nodes.row_of(node_id)))
+        dataset.keeper.evict([nodes.row_of(node_id)])
 
         with pytest.raises(VersionChanged):
             await filesystem.open(node_id)
         again = await filesystem.lookup(ROOT_ID, b"f")
 
         assert not nodes.is_passthrough(again.node_id)
-        assert (await filesystem.open(again.node_id)).backing_id == 0
+        assert (await filesystem.open(again.node_id))[1] == 0
         assert await filesystem.read(again.node_id, 0, 100) == DATA[:100]
 
 
@@ -134,6 +135,7 @@ async def test_refused_passthrough_is_not_asked_for_again(tmp_path: Path) -> Non
                 with pytest.raises(VersionChanged):
                     await filesystem.open(await completed(dataset, name))
 
+        assert filesystem.passthrough_problem == "cannot be stacked upon"
         assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["passthrough.refused"]
 
 

@@ -9,7 +9,7 @@ from fusemount.report import MountCollector, Process, Reads, Report, SourceHealt
 
 def report(pid: int, **changes: object) -> Report:
     values: dict[str, object] = {
-        "ready": True, "passthrough": False, "quota_bytes": 1000, "cached_bytes": 0, "files": 1, "total_bytes": 100,
+        "ready": True, "quota_bytes": 1000, "cached_bytes": 0, "files": 1, "total_bytes": 100,
         "hits": 0, "misses": 0, "read_bytes": 0, "rss_bytes": 1, "sources": (SourceHealth("s", "http://s/", True),),
     }  # fmt: skip
     return Report(pid=pid, **{**values, **changes})  # type: ignore[arg-type]  # checked by the Struct's users below
@@ -26,7 +26,7 @@ def test_reads_of_all_daemons_add_up_with_those_of_ended_ones() -> None:
         earlier=Reads(100, 200, 300),
     )  # fmt: skip
 
-    assert status.reads == Reads(111, 222, 333)
+    assert status.reads == Reads(111, 222, 333, hit_ratio=0.3333)
 
 
 def test_sizes_are_those_of_who_knows_most_and_never_added() -> None:
@@ -55,10 +55,17 @@ def test_nothing_heard_yet_is_a_status_too() -> None:
 def test_json_has_the_names_that_users_rely_on() -> None:
     plain = json.loads(json.dumps(status_json(summary(report(7)))))
 
-    assert plain.keys() == {"dataset", "sources", "cache", "files", "processes", "features", "reads"}
-    assert plain["cache"].keys() == {"quotaBytes", "cachedBytes", "totalBytes", "cachedPercentage"}
+    assert plain.keys() == {
+        "dataset", "sources", "cache", "files", "processes", "features", "reads", "reasons", "listing",
+    }  # fmt: skip
+    assert plain["cache"].keys() == {"quotaBytes", "cachedBytes", "totalBytes", "cachedPercentage", "tiers"}
+    assert plain["reads"].keys() == {"hits", "misses", "bytes", "hitRatio", "bytesPerSecond"}
+    assert plain["listing"] == {"complete": False}
     assert plain["processes"] == [{"pid": 7, "role": "daemon", "rssBytes": 1}]
-    assert plain["features"] == {"passthrough": False, "survivesKill": True}
+    assert plain["features"] == {
+        "passthrough": False, "survivesKill": False, "readAheadKiB": 0, "processes": 1, "profile": "large-files",
+        "cacheDirectories": False, "shortCuts": False,
+    }  # fmt: skip
     assert plain["sources"] == [{"name": "s", "url": "http://s/", "healthy": True, "problem": ""}]
 
 

@@ -23,9 +23,23 @@ reports = socket.socket(fileno=int(sys.argv[sys.argv.index("--report-fd") + 1]))
 _SERVE = f"reports.send({msgspec.json.encode(report(1, hits=5))!r}); sys.stdin = None; import signal; signal.pause()"
 
 
+_TALK = f"""
+import time
+while True:
+    reports.send({msgspec.json.encode(report(1, hits=5))!r})
+    time.sleep(0.2)
+"""
+_WAIT = f"""
+if "--standby" in sys.argv:
+    reports.send({msgspec.json.encode(report(1, standby=True, ready=False))!r})
+    if not reports.recv(16):
+        sys.exit()
+"""
+
+
 @contextmanager
-def supervised(body: str, processes: int = 2) -> Iterator[Supervisor]:
-    supervisor = Supervisor("ns/name", "config", "socket", processes)
+def supervised(body: str, processes: int = 2, *, standby: bool = False) -> Iterator[Supervisor]:
+    supervisor = Supervisor("ns/name", "config", "socket", processes, standby=standby)
     supervisor._command = [sys.executable, "-I", "-S", "-c", _CHILD.format(body=body)]
     supervisor.start()
     try:
@@ -34,8 +48,8 @@ def supervised(body: str, processes: int = 2) -> Iterator[Supervisor]:
         supervisor.stop()
 
 
-def pids(supervisor: Supervisor) -> set[int]:
-    return {process.pid for process in supervisor.status().processes}
+def pids(supervisor: Supervisor, role: str = "daemon") -> set[int]:
+    return {process.pid for process in supervisor.status().processes if process.role == role}
 
 
 def test_daemons_are_started_and_heard() -> None:
@@ -73,9 +87,9 @@ def test_daemons_that_end_at_once_are_started_less_and_less_often() -> None:
     with supervised("sys.exit(1)", processes=1) as supervisor:
         spawn = supervisor._spawn
 
-        def count() -> None:
+        def count(*, standby: bool) -> None:
             started.append(time.monotonic())
-            spawn()
+            spawn(standby=standby)
 
         supervisor._spawn = count  # type: ignore[method-assign]  # only to count
         until(lambda: len(started) >= 4)
@@ -93,14 +107,54 @@ def test_last_words_of_a_daemon_tell_why_there_is_none() -> None:
         assert not supervisor.is_ready
 
 
-def test_daemon_that_falls_silent_is_killed_and_replaced() -> None:
+def test_stopped_daemon_is_killed_and_replaced() -> None:
     with supervised(_SERVE, processes=1) as supervisor:
         until(lambda: supervisor.is_ready)
-        (silent,) = pids(supervisor)
-        with supervisor._lock:
-            supervisor._children[0].heard -= 31
+        (stopped,) = pids(supervisor)
 
-        until(lambda: pids(supervisor) != {silent})
+        os.kill(stopped, signal.SIGSTOP)
+
+        until(lambda: pids(supervisor) not in ({stopped}, set()))
+
+
+def test_daemon_that_falls_silent_is_killed_and_replaced() -> None:
+    with supervised(_SERVE, processes=1) as supervisor:  # reports once, then sleeps for ever
+        until(lambda: supervisor.is_ready)
+        silent = pids(supervisor)
+
+        until(lambda: pids(supervisor) not in (silent, set()))
+
+
+def test_one_process_stands_by_once_the_daemons_serve() -> None:
+    with supervised(_WAIT + _TALK, standby=True) as supervisor:
+        until(lambda: len(pids(supervisor, "standby")) == 1)
+
+        assert len(pids(supervisor)) == 2
+        assert supervisor.status().reads.hits == 10
+
+
+def test_standby_takes_the_place_of_a_killed_daemon_and_gets_a_successor() -> None:
+    with supervised(_WAIT + _TALK, standby=True) as supervisor:
+        until(lambda: len(pids(supervisor, "standby")) == 1 and supervisor.is_standby_ready)
+        (spare,) = pids(supervisor, "standby")
+        victim = min(pids(supervisor))
+
+        os.kill(victim, signal.SIGKILL)
+
+        until(lambda: spare in pids(supervisor))
+        assert victim not in pids(supervisor)
+        until(lambda: len(pids(supervisor, "standby") - {spare}) == 1)
+
+
+def test_killed_standby_is_replaced_and_nobody_else() -> None:
+    with supervised(_WAIT + _TALK, standby=True) as supervisor:
+        until(lambda: supervisor.is_standby_ready)
+        (spare,), serving = pids(supervisor, "standby"), pids(supervisor)
+
+        os.kill(spare, signal.SIGKILL)
+
+        until(lambda: len(pids(supervisor, "standby") - {spare}) == 1)
+        assert pids(supervisor) == serving
 
 
 def test_supervisor_that_was_never_started_can_be_stopped() -> None:
