@@ -35,7 +35,7 @@ def test_every_scheme_opens_its_file_system_without_asking_it(url: str, kind: ty
 
 @pytest.mark.parametrize("url", ["x3://bucket/x", "pvc://claim", "data", "", "/data", "http:/h"])
 def test_unknown_scheme_names_the_supported_ones(url: str) -> None:
-    with pytest.raises(UserError, match=r"source 'demo': url scheme .* use one of file, http, https, local"):
+    with pytest.raises(UserError, match=r"source 'demo': url scheme .* use one of az, file, ftp, .*, http, https"):
         open_source(source(url))
 
 
