@@ -20,6 +20,8 @@ log = logs.get("blockcache")
 
 _NOT_OURS = (errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENOTDIR)
 _ASIDE = "aside"
+_OWN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_ATTEMPTS = 3
 
 
 class CacheFile(ABC):
@@ -135,19 +137,28 @@ def open_own(path: str, flags: int) -> int:
     Raises:
         OSError: nothing can be opened or made there, or the odd thing cannot be moved.
     """
-    for _ in range(2):
+    for _ in range(_ATTEMPTS):
         try:
-            fd = os.open(path, flags | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+            fd = os.open(path, flags | _OWN, 0o600)
         except OSError as error:
             if error.errno not in _NOT_OURS:
                 raise
-            set_aside(path, error.strerror or "")
+            set_aside(path, str(error))
             continue
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return fd
         os.close(fd)
         set_aside(path, "not a regular file")
     raise FileNotFoundError(errno.ENOENT, "odd things keep coming in its place", path)
+
+
+def create_own(path: str, flags: int) -> int:
+    """As `open_own`, making the file, and the folder that it is in, if they are missing."""
+    try:
+        return open_own(path, flags | os.O_CREAT)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        return open_own(path, flags | os.O_CREAT)
 
 
 def unlink_own(path: str) -> None:

@@ -32,8 +32,7 @@ class Place:
         self.index, self.tier = index, tier
         self._block_bytes, self._session, self._locks = block_bytes, session, locks
         self.blocks = os.path.join(tier.path, "blocks")
-        for folder in range(FOLDERS):
-            os.makedirs(f"{self.blocks}/{folder:02x}", exist_ok=True)
+        os.makedirs(self.blocks, mode=0o700, exist_ok=True)
         self.usage = Usage(Path(tier.path, "usage"), initial)
         self._takes_whole = takes_whole_files(self.blocks)
         self._low, self._high = int(tier.quota_bytes * tier.low), int(tier.quota_bytes * tier.high)

@@ -31,9 +31,10 @@ import struct
 import threading
 import weakref
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
-from blockcache.cachefile import BlockGone, CacheFile, count_corrupt, digest, open_own, unlink_own
+from blockcache.cachefile import BlockGone, CacheFile, count_corrupt, create_own, digest, open_own, unlink_own
 from blockcache.flightlocks import lock_range
 from datamodel.errors import Corrupt
 
@@ -77,7 +78,7 @@ class SparseFile(CacheFile):
         """The map for this version, locked as a whole, so that nobody evicts or completes the file meanwhile."""
         path = f"{self._stem}.map"
         while True:
-            fd = _lock_map(path, os.O_CREAT)
+            fd = _lock_map(path, create_own)
             length = os.fstat(fd).st_size
             if length == self._map_bytes and os.pread(fd, _SESSION_OFFSET, 0) == self._header[:_SESSION_OFFSET]:
                 return fd
@@ -100,7 +101,7 @@ class SparseFile(CacheFile):
             return True, open_own(self._stem, 0)
         except FileNotFoundError:
             pass
-        fd = open_own(f"{self._stem}.part", os.O_CREAT)
+        fd = create_own(f"{self._stem}.part", 0)
         if os.fstat(fd).st_size != self.size:
             os.ftruncate(fd, self.size)
         return False, fd
@@ -287,7 +288,7 @@ def remove(stem: str) -> int:
     Returns how many bytes were cached of it.
     """
     try:
-        fd = _lock_map(f"{stem}.map", 0)
+        fd = _lock_map(f"{stem}.map", open_own)
     except FileNotFoundError:
         return _unlink(stem, with_map=False)
     try:
@@ -326,9 +327,9 @@ def _entry(block: int) -> tuple[int, int]:
     return _HEADER.size + block * _ENTRY_BYTES, _ENTRY_BYTES
 
 
-def _lock_map(path: str, flags: int) -> int:
+def _lock_map(path: str, open_map: Callable[[str, int], int]) -> int:
     while True:
-        fd = open_own(path, flags)
+        fd = open_map(path, 0)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return fd

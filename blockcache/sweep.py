@@ -51,6 +51,8 @@ def _stored(folder: str) -> dict[int, int]:
 
 
 def _entries(folder: str) -> Iterator[tuple[os.DirEntry[str], int, str]]:
+    if not os.path.isdir(folder):
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             number, dot, suffix = entry.name.partition(".")

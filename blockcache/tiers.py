@@ -4,9 +4,6 @@ Several processes share the folders; the bytes in each are counted by all togeth
 tier is full is the keeper's business (`keeper`).
 """
 
-import contextlib
-import errno
-import os
 import random
 import sqlite3
 import threading
@@ -154,9 +151,6 @@ class Tiers:
         if not self._is_refusing:
             log.warning("tier.refused", path=stem, error=str(error))
         self._is_refusing = True
-        if error.errno == errno.ENOENT:  # somebody emptied the folder
-            with contextlib.suppress(OSError):
-                os.makedirs(os.path.dirname(error.filename or stem), exist_ok=True)
 
     # ---- storing -------------------------------------------------------------------------------------------------
 
@@ -203,8 +197,8 @@ class Tiers:
 
         False where they are to be delivered without being kept. The keeper is told where room gets short.
         """
-        if isinstance(file, UncachedFile):
-            return False
+        if file.is_evicted:
+            return False  # nobody would ever find it, nor give its room back
         place = self.places[file.tier]
         if file.is_oversize and not self._makes_way(place, file, count):
             return False
@@ -212,8 +206,6 @@ class Tiers:
         if not is_reserved or place.is_pressed:
             self.bell.ring()
         return is_reserved
-
-    admits = reserve
 
     def _makes_way(self, place: Place, file: CacheFile, count: int) -> bool:
         """Whether *count* more bytes may be kept of a file that is too large for its tier.

@@ -12,14 +12,13 @@ import struct
 import threading
 import zlib
 
-from blockcache.cachefile import CacheFile, count_corrupt, digest, open_own, unlink_own
+from blockcache.cachefile import CacheFile, count_corrupt, create_own, digest, open_own, unlink_own
 from blockcache.flightlocks import FlightLocks
 from datamodel.errors import Corrupt
 
 _ATTRIBUTE = "user.headrace"
 _MAGIC = b"HRW1"
 _HEADER = struct.Struct("<4sQQ8s8sI")
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class _Descriptor:
@@ -122,7 +121,7 @@ class WholeFile(CacheFile):
     def _create(self) -> _Descriptor:
         while True:
             try:
-                return _Descriptor(os.open(self._stem, _CREATE, 0o600))
+                return _Descriptor(create_own(self._stem, os.O_EXCL))
             except FileExistsError:
                 # Unfinished, of another version, or of somebody who was as fast: unlinked, it serves who has it open.
                 unlink_own(self._stem)
@@ -194,7 +193,7 @@ def takes_whole_files(folder: str) -> bool:
         OSError: the folder cannot be written.
     """
     probe = f"{folder}/probe-{os.getpid()}-{threading.get_native_id()}"
-    fd = os.open(probe, _CREATE, 0o600)
+    fd = create_own(probe, os.O_EXCL)
     try:
         os.setxattr(fd, _ATTRIBUTE, bytes(_HEADER.size))
     except OSError as error:

@@ -121,7 +121,7 @@ async def test_evicted_file_is_fetched_and_kept_again(tmp_path: Path) -> None:
     async with dataset_of(ufs, tmp_path) as dataset:
         node = await opened(dataset, "f")
         await dataset.read(node.id, 0, 10)
-        await dataset._evict(node.id, dataset.catalog.note_evicted(node.id))
+        await dataset._let_go(lambda: dataset.keeper.evict([node.id]))
         assert cache_files(tmp_path) == []
 
         assert await dataset.read(node.id, BLOCK, BLOCK) == data[BLOCK : 2 * BLOCK]
@@ -144,7 +144,7 @@ async def test_eviction_under_a_fetch_costs_no_reader_its_bytes(tmp_path: Path) 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one)
             await trio.testing.wait_all_tasks_blocked()
-            await dataset._evict(node.id, dataset.catalog.note_evicted(node.id))
+            await dataset._let_go(lambda: dataset.keeper.evict([node.id]))
             ufs.gate.set()
         await keep_once(dataset)
 
@@ -223,10 +223,10 @@ async def test_only_one_of_two_processes_evicts_and_the_other_takes_over(tmp_pat
         async with dataset_of(source(), tmp_path) as first:
             await keep_once(second)
             await keep_once(first)
-            keepers = [first.tiers.keeps(), second.tiers.keeps()]
+            keepers = [first.keeper.keeps(), second.keeper.keeps()]
 
         assert sorted(keepers) == [False, True]
-        assert second.tiers.keeps()
+        assert second.keeper.keeps()
 
 
 async def test_full_disk_under_the_catalog_does_not_end_the_housekeeping(
@@ -328,8 +328,13 @@ async def test_huge_folder_is_listed_and_paged_without_holding_up_others(tmp_pat
 
 
 def leave(folder: Path, *names: str) -> None:
+    """What a process leaves that does not end well."""
+    Path(folder, "session.json").unlink()
     for name in names:
-        Path(folder, "blocks", f"{int(name.partition('.')[0]) % 256:02x}", name).write_bytes(b"left")
+        path = Path(folder, "blocks", f"{int(name.partition('.')[0]) % 256:02x}", name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"left")
+        os.utime(path, (0, 0))  # long ago
 
 
 def damage_catalog(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """Which tier a file goes to, how much each takes, and what the catalog hears of it."""
 
+import errno
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -324,17 +326,35 @@ def test_tier_that_cannot_be_written_is_named(tmp_path: Path, catalog: Catalog) 
 
 
 def test_folder_that_somebody_emptied_is_made_again(tiers: Tiers, catalog: Catalog, tmp_path: Path) -> None:
-    for folder in (tmp_path / "near" / "blocks").iterdir():
-        folder.rmdir()
     small, large = node(catalog, "small", 0, 100), node(catalog, "large", 3)
+    assert fill(tiers, small)
+    shutil.rmtree(tmp_path / "near" / "blocks")
 
+    assert fill(tiers, large)
+    assert fill(tiers, small)
+    assert tiers.is_complete(small.id)
+
+
+def test_medium_that_refuses_costs_the_cache_only(
+    tiers: Tiers, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    small, large = node(catalog, "small", 0, 100), node(catalog, "large", 3)
+    monkeypatch.setattr(os, "open", refuse)
     with structlog.testing.capture_logs() as lines:
         assert not fill(tiers, small)
+        assert not fill(tiers, large)
         assert isinstance(tiers.file(large), UncachedFile)
+    assert [line["event"] for line in lines] == ["tier.refused"]
+
+    monkeypatch.undo()
 
     assert fill(tiers, small)
     assert fill(tiers, large)
-    assert [line["event"] for line in lines] == ["tier.refused"]
+    tiers.flush()
+    assert tiers.cached_bytes == 3 * BLOCK + 100
 
 
 def test_place_of_what_was_evicted_is_let_go(tiers: Tiers, catalog: Catalog) -> None:
