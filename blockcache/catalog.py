@@ -25,6 +25,7 @@ __all__ = ["CATALOG_NAME", "ROOT_ID", "Catalog", "Changes", "Listed", "Listing",
 CATALOG_NAME = "catalog.sqlite"
 """Its file in the folder of the cache."""
 _KEPT_CHANGES = 100_000
+_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
+        self._remembered: dict[int, Node] = {}
+        self._remembered_as_of = self._database.generation
         self._writer = secrets.randbits(62)
         self._by_id = f"SELECT {COLUMNS} FROM node WHERE id = ?"
         self._by_name = f"SELECT {COLUMNS} FROM node WHERE parent = ? AND name = ?"
@@ -60,8 +63,23 @@ class Catalog:
         return self._database.clock()
 
     def get(self, id: int) -> Node | None:
+        """The row *id*, out of memory where nobody has changed anything since it was read."""
+        generation = self._database.generation
+        if generation != self._remembered_as_of or len(self._remembered) >= _REMEMBERED:
+            self._remembered, self._remembered_as_of = {}, generation
+        remembered = self._remembered
+        node = remembered.get(id)
+        if node is None and (node := self._read(id)) is not None:
+            remembered[id] = node
+        return node
+
+    def _read(self, id: int) -> Node | None:
         row = self._database.connection.execute(self._by_id, (id,)).fetchone()
         return None if row is None else node_of(row)
+
+    def forget_rows(self) -> None:
+        """Remember nothing; for once in a while, as a process may die between its change and telling of it."""
+        self._remembered = {}
 
     def lookup(self, parent: int, name: str) -> Node | None:
         row = self._database.connection.execute(self._by_name, (parent, os.fsencode(name))).fetchone()
@@ -123,18 +141,25 @@ class Catalog:
         with self._database.writing() as db:
             for id, entry in found:
                 values = (entry.size, entry.mtime_ns, entry.version, id, self.clock())
-                rows.append(self.get(id) if db.execute(query, values).rowcount else None)
+                rows.append(self._read(id) if db.execute(query, values).rowcount else None)
         return rows
 
     def forget(self, id: int) -> tuple[int, str] | None:
         """Drop a row: the source has the name no more. Its (parent, name), None if it was gone already."""
         return listing.forget(self._database, id, self._writer)
 
+    def turn_from(self, id: int, incarnation: int) -> None:
+        """Give *id* its next incarnation if *incarnation* is still the present one: whoever is late turns nothing."""
+        query = "UPDATE node SET incarnation = incarnation + 1 WHERE id = ? AND incarnation = ?"
+        if self._database.connection.execute(query, (id, incarnation)).rowcount:
+            self._database.note_shown()
+
     def turn(self, id: int, *, passthrough: bool) -> Node | None:
         """Give *id* its next incarnation if its mode is not the one asked for; the row as it is then."""
         parity = 1 if passthrough else 0
         query = "UPDATE node SET incarnation = incarnation + 1 WHERE id = ? AND incarnation % 2 != ?"
-        self._database.connection.execute(query, (id, parity))
+        if self._database.connection.execute(query, (id, parity)).rowcount:
+            self._database.note_shown()
         return self.get(id)
 
     # ---- what the crawl has still to do -------------------------------------------------------------------------
@@ -266,7 +291,7 @@ class Catalog:
 
     def note_use(self, uses: Sequence[Use]) -> None:
         """Record what was used and stored of several files in one go."""
-        with self._database.writing() as db:
+        with self._database.writing(is_shown=False) as db:
             db.executemany(
                 "UPDATE node SET used_at = max(used_at, ?) WHERE id = ?", [(use.used_at, use.id) for use in uses]
             )

@@ -5,6 +5,9 @@ by triggers, so that no question ever reads a million rows to be answered.
 """
 
 import fcntl
+import mmap
+import os
+import random
 import secrets
 import sqlite3
 import threading
@@ -93,6 +96,7 @@ _BUSY_S = 10.0
 _CACHE_KIB = 2048
 """Of each connection's pages, and there is one per thread. What is not in them is in the kernel's page cache."""
 _CHECKPOINT_PAGES = 4000
+_GENERATION_BYTES = 8
 
 
 class _Connection(sqlite3.Connection):
@@ -114,6 +118,7 @@ class Database:
         self._local = threading.local()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._generation = _map_generation(path.with_suffix(".generation"))
             self._open_or_renew()
             self._offset_s = self._read_offset()
         except (OSError, sqlite3.OperationalError) as error:
@@ -143,12 +148,25 @@ class Database:
             self._local.connection = found
         return found
 
+    @property
+    def generation(self) -> int:
+        """Another number after each transaction of any process that changed what `Node` shows of a row."""
+        return self._generation[0]
+
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction; other writers wait."""
-        with self.connection as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
+    def writing(self, *, is_shown: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction; other writers wait. *is_shown*: it may change what `Node` shows of a row."""
+        try:
+            with self.connection as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+        finally:
+            if is_shown:
+                self.note_shown()
+
+    def note_shown(self) -> None:
+        """What was committed changed what `Node` shows of a row."""
+        self._generation[0] = random.getrandbits(64)
 
     def _open_or_renew(self) -> None:
         with self._path.with_suffix(".lock").open("a") as lock:
@@ -181,3 +199,10 @@ class Database:
             connection.execute("INSERT OR IGNORE INTO clock VALUES (?, ?)", (boot, offset_s))
             (found,) = connection.execute("SELECT offset_s FROM clock").fetchone()
         return float(found)
+
+
+def _map_generation(path: Path) -> memoryview:
+    """One number in memory that all processes share."""
+    with path.open("a+b") as file:
+        os.ftruncate(file.fileno(), _GENERATION_BYTES)
+        return memoryview(mmap.mmap(file.fileno(), _GENERATION_BYTES)).cast("Q")

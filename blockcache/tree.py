@@ -178,6 +178,7 @@ class Tree:
 
     async def hear(self) -> None:
         """Learn what other processes of the mount changed since the last call."""
+        self.catalog.forget_rows()
         while True:
             changes = await self._in_thread(self.catalog.changes, self._last_change)
             if changes.last == self._last_change:

@@ -337,3 +337,32 @@ def test_versions_that_came_with_the_content_are_pinned_where_they_fit(tmp_path:
         None,
         ("unsized", 9, "v1"),
     ]
+
+
+def test_row_that_was_read_before_is_read_anew_once_another_process_changed_it(path: Path) -> None:
+    ours, theirs = Catalog(path), Catalog(path)
+    id = ours.record(ROOT_ID, file("a")).id
+    assert [node.incarnation for node in (ours.get(id), theirs.get(id)) if node] == [0, 0]
+
+    theirs.turn(id, passthrough=True)
+    turned = ours.get(id)
+    theirs.pin([(id, file("a", version="v1"))])
+    pinned = ours.get(id)
+    theirs.record_listing(ROOT_ID, [], now=1)
+
+    assert turned is not None
+    assert turned.incarnation == 1
+    assert pinned is not None
+    assert pinned.version == "v1"
+    assert ours.get(id) is None
+
+
+def test_row_that_nobody_changed_is_the_one_in_memory(catalog: Catalog) -> None:
+    id = catalog.record(ROOT_ID, file("a")).id
+    first = catalog.get(id)
+
+    catalog.note_use([Use(id, 5, 1.0)])
+
+    assert catalog.get(id) is first
+    catalog.forget_rows()
+    assert catalog.get(id) == first
