@@ -24,12 +24,29 @@ def from_json(file: Path) -> tuple[Table, dict[str, Any]]:
     return {row: {name: Cell.of(plain) for name, plain in cells.items()} for row, cells in rows.items()}, facts
 
 
+def merged(results: list[tuple[Table, dict[str, Any]]]) -> tuple[Table, dict[str, Any]]:
+    """Several runs as one table. Systems are compared within a row only, so a row comes from one run as a whole."""
+    table: Table = {}
+    facts: dict[str, Any] = {}
+    for rows, more in results:
+        table |= rows
+        if facts:
+            more = more | {
+                "command": f"{facts['command']}`, `{more['command']}",
+                "runs": facts["runs"] if facts["runs"] == more["runs"] else f"{facts['runs']} and {more['runs']}",
+                "failures": facts["failures"] + more["failures"],
+                "commands": facts["commands"] | more["commands"],
+            }
+        facts = more
+    return table, facts
+
+
 def to_markdown(table: Table, facts: dict[str, Any]) -> str:
     """The facts, the table of medians with its ratios, the table of costs, and the commands."""
     systems = [name for name in SYSTEMS if any(name in cells for cells in table.values())]
     costly = [name for name in systems if name in _COSTLY]
     parts = [_facts(facts), _medians(table, systems), "What it cost:", _costs(table, costly)]
-    if facts["runs"] > 1:
+    if any(len(cell.values) > 1 for cells in table.values() for cell in cells.values()):
         parts.append(_folded("Lowest and highest of all runs", _ranges(table, systems)))
     if facts["failures"]:
         parts.append("Failed:\n\n" + "\n".join(f"- {text}" for text in facts["failures"]))

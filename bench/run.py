@@ -4,7 +4,7 @@ examples:
   bench/run.py --quick                                       # small datasets, once: does everything work?
   bench/run.py --json results.json --markdown docs/benchmarks.md
   bench/run.py --workload small --system headrace --system juicefs --runs 3
-  bench/run.py --from results.json --markdown docs/benchmarks.md
+  bench/run.py --from data.json names.json --markdown docs/benchmarks.md
 """
 
 import argparse
@@ -74,7 +74,7 @@ class Run:
 def main() -> int:
     arguments = _parse()
     if arguments.source:
-        _publish(*report.from_json(arguments.source), arguments)
+        _publish(*report.merged([report.from_json(file) for file in arguments.source]), arguments)
         return 0
     _enter_own_mounts()
     arguments.data.mkdir(parents=True, exist_ok=True)
@@ -89,13 +89,15 @@ def main() -> int:
         stack.callback(origins.close)
         _make(data, origins, arguments)
         run = Run(data, origins, tools, scratch)
+        run.commands["origins"] = "\n".join(" ".join(command) for command in origins.commands)
+        facts = _facts(arguments, tools) | {"failures": run.failures, "commands": run.commands}
         drop_page_cache()
         for number in range(1, arguments.runs + 1):
             for workload in arguments.workload:
                 for name in arguments.system:
                     run.turn(SYSTEMS[name], workload, number)
-        commands = {"origins": "\n".join(" ".join(command) for command in origins.commands)} | run.commands
-    facts = _facts(arguments, tools) | {"failures": run.failures, "commands": commands}
+                    if arguments.json:  # after every turn: a run of hours may be cut short
+                        arguments.json.write_text(report.to_json(run.table, facts))
     _publish(run.table, facts, arguments)
     return 1 if run.failures else 0
 
@@ -111,7 +113,10 @@ def _parse() -> argparse.Namespace:
         "--markdown", type=Path, metavar="PAGE", nargs="?", const=Path("-"),
         help="print the tables as markdown, or put them between the markers of PAGE",
     )  # fmt: skip
-    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="measure nothing, show this JSON")
+    parser.add_argument(
+        "--from", dest="source", type=Path, nargs="+", metavar="FILE",
+        help="measure nothing, show these results as one table; where two have a row, the later one's counts",
+    )  # fmt: skip
     parser.add_argument(
         "--data", type=Path, default=Path("/var/tmp/headrace-bench"), metavar="DIR",
         help="datasets, kept between runs, and caches: 12 GB (default: %(default)s)",
@@ -150,7 +155,7 @@ def _versions(tools: Path) -> dict[str, str]:
         "JuiceFS": _output(tools / "juicefs", "version").split()[-1],
         "s3fs": _output("dpkg-query", "--show", "--showformat=${Version}", "s3fs"),
         "nginx": _output("dpkg-query", "--show", "--showformat=${Version}", "nginx-light"),
-        "versitygw": _output("go", "version", "-m", tools / "versitygw").split("versitygw\t")[-1].split()[0],
+        "versitygw": (_HERE / "setup").read_text().partition("versitygw@")[2].split()[0],
         "Redis": _output("redis-server", "--version").split()[2].removeprefix("v="),
     }
 
@@ -160,8 +165,6 @@ def _output(*command: str | Path) -> str:
 
 
 def _publish(table: Table, facts: dict[str, Any], arguments: argparse.Namespace) -> None:
-    if arguments.json and not arguments.source:
-        arguments.json.write_text(report.to_json(table, facts))
     text = report.to_markdown(table, facts)
     if arguments.markdown is None or arguments.markdown == Path("-"):
         print(text)

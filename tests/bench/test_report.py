@@ -40,9 +40,8 @@ def results(tmp_path: Path) -> Path:
 
 
 def show(results: Path, *words: str) -> str:
-    return subprocess.run(
-        [sys.executable, _RUN, "--from", results, "--markdown", *words], check=True, capture_output=True, text=True
-    ).stdout
+    command = [sys.executable, _RUN, "--from", results, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def line_of(text: str, beginning: str) -> list[str]:
@@ -82,9 +81,23 @@ def test_publishing_replaces_what_stood_between_the_markers_and_nothing_else(res
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- bench:begin -->\nwhat was\n<!-- bench:end -->\nafter\n")
 
-    show(results, str(page))
+    show(results, "--markdown", str(page))
 
     text = page.read_text()
     assert text.startswith("before\n<!-- bench:begin -->\n2026-11-21: `bench/run.py`")
     assert text.endswith("<!-- bench:end -->\nafter\n")
     assert "what was" not in text
+
+
+def test_results_of_two_runs_become_one_table(results: Path, tmp_path: Path) -> None:
+    other = json.loads(results.read_text())
+    other["command"] = "bench/run.py --workload flat"
+    other["rows"] = {"flat_cold": {"headrace": cell(7777.0)}}
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps(other))
+
+    text = show(results, str(file))
+
+    assert "7,777" in line_of(text, "one folder of many files: names, first (names/s)")
+    assert "1,000" in line_of(text, "1 large file, cold, sequential (MiB/s)")
+    assert "`bench/run.py`, `bench/run.py --workload flat`" in text
