@@ -46,6 +46,7 @@ class Keeper:
         self.is_keeper = False
         self._swept = -_SWEEP_PERIOD_S
         self._gone: list[Gone] = []
+        self._sinking: set[int] = set()  # tiers on their way from the high watermark to the low one
 
     def keeps(self) -> bool:
         """Whether it is this process that makes room. The first time it is, what was left behind is put in order."""
@@ -82,8 +83,12 @@ class Keeper:
         The last tier comes first, so that the others can hand down what they have no room for.
         """
         for place in reversed(self._tiers.places):
-            if place.is_pressed and (gone := self._relieve(place)):
-                return gone
+            if place.is_pressed:
+                self._sinking.add(place.index)
+            if place.index in self._sinking:
+                if gone := self._relieve(place):
+                    return gone
+                self._sinking.remove(place.index)
         return []
 
     def _relieve(self, place: Place) -> list[Gone]:

@@ -225,6 +225,7 @@ class Tiers:
     def note_stored(self, id: int, file: CacheFile, count: int) -> None:
         """*count* bytes of *id* that were reserved are in *file* now."""
         place = self.places[file.tier]
+        self._promised[file.tier] = max(0, self._promised[file.tier] - count)
         unknown = self._ledger.note_stored(id, file, place, count)
         if place.is_pressed and unknown > place.tier.quota_bytes * _UNKNOWN_SHARE:
             self._flush_early()
