@@ -120,6 +120,7 @@ class Database:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._generation = _map_generation(path.with_suffix(".generation"))
             self._open_or_renew()
+            self._hand_over()
             self._offset_s = self._read_offset()
         except (OSError, sqlite3.OperationalError) as error:
             raise Unavailable(f"tier {str(path.parent)!r}: {error}; its folder must be writable") from error
@@ -189,6 +190,14 @@ class Database:
         self.connection.executescript(_SCHEMA)
         # Another process may still use the lost file: its ids must not name our cache files.
         self.connection.execute("UPDATE counter SET next_id = ?", (ROOT_ID + 1 + secrets.randbelow(1 << 40),))
+
+    def _hand_over(self) -> None:
+        """Root may look into a catalog, or mend it, before the user whose folder it is does so."""
+        owner = self._path.parent.stat()
+        if os.geteuid() or not owner.st_uid:
+            return
+        for path in self._path.parent.glob(f"{self._path.stem}.*"):
+            os.chown(path, owner.st_uid, owner.st_gid)
 
     def _read_offset(self) -> float:
         """What to add to the time since boot: the same for every process until the next boot."""

@@ -366,3 +366,15 @@ def test_row_that_nobody_changed_is_the_one_in_memory(catalog: Catalog) -> None:
     assert catalog.get(id) is first
     catalog.forget_rows()
     assert catalog.get(id) == first
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hand files over")
+def test_catalog_that_root_makes_belongs_to_the_owner_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+
+    catalog = Catalog(folder / "catalog.sqlite")
+
+    assert {path.stat().st_uid for path in folder.iterdir()} == {65534}
+    assert catalog.totals() == (0, 0)
