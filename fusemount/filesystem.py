@@ -161,17 +161,19 @@ class FileSystem:
         if not is_passthrough(node_id):
             return _FILE_FLAGS, 0
         file = None
-        if self._open_backing is not None and is_current(node_id, node):
+        if not is_current(node_id, node):
+            raise VersionChanged(f"{node.name!r}: read in another way by now")
+        if self._open_backing is not None:
             file = await self._dataset.prepare(node.id)
         if file is None or self._open_backing is None:
-            self._dataset.catalog.turn(node.id, passthrough=False)
+            self._dataset.catalog.turn_from(node.id, node.incarnation)
             raise VersionChanged(f"{node.name!r}: no longer read by passthrough")
         try:
             backing_id = self._open_backing(node_id, file.fd)
         except Unavailable as error:
             log.warning("passthrough.refused", error=str(error))
             self.passthrough_problem, self._open_backing = str(error), None
-            self._dataset.catalog.turn(node.id, passthrough=False)
+            self._dataset.catalog.turn_from(node.id, node.incarnation)
             raise VersionChanged(f"{node.name!r}: no passthrough here") from error
         _remember(self._backings, node_id, backing_id)
         return packed.PASSTHROUGH | packed.NOFLUSH, backing_id

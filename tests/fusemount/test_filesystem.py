@@ -125,6 +125,21 @@ async def test_passthrough_without_the_means_for_it_is_stale(tmp_path: Path) -> 
         assert not nodes.is_passthrough((await filesystem.lookup(ROOT_ID, b"f")).node_id)
 
 
+async def test_open_that_comes_late_does_not_lead_others_away(tmp_path: Path) -> None:
+    async with dataset_of(source({"f": DATA}), tmp_path) as dataset:
+        filesystem = FileSystem(dataset, Backings().open)
+        late = await completed(dataset, "f")
+        dataset.catalog.turn(nodes.row_of(late), passthrough=False)
+        dataset.catalog.turn(nodes.row_of(late), passthrough=True)
+
+        with pytest.raises(VersionChanged):
+            await filesystem.open(late)
+
+        found = await filesystem.lookup(ROOT_ID, b"f")
+        assert found.node_id == late + 2
+        assert (await filesystem.open(found.node_id))[1] == 1
+
+
 async def test_refused_passthrough_is_not_asked_for_again(tmp_path: Path) -> None:
     backings = Backings()
     backings.refusal = Unavailable("cannot be stacked upon")
