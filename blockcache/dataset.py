@@ -145,7 +145,7 @@ class CachedDataset:
             try:
                 data = await self._read(target, offset, size, scratch)
             except Corrupt as error:
-                log.error("block.corrupt", path=target.path, error=str(error))
+                log.info("block.missed", path=target.path, error=str(error))  # by whom it was found, it was logged
                 continue  # the block is marked absent now, so it is fetched again
             except VersionChanged:
                 await self.tree.renew(target.node)
