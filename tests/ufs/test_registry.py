@@ -10,7 +10,13 @@ from datamodel.errors import UserError
 from tests.ufs.servers import ScriptedServer, answer
 from ufs.http import HttpFileSystem
 from ufs.local import LocalFileSystem
-from ufs.registry import SECRET_OPTIONS, describe_options, open_source, show_source_url
+from ufs.registry import (
+    SECRET_OPTIONS,
+    describe_options,
+    open_source,
+    options_from_environment,
+    show_source_url,
+)
 
 
 def source(url: str, **options: str) -> Source:
@@ -145,6 +151,21 @@ def test_option_given_twice_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="option 'password': given as a value and as a file"):
         open_source(found)
+
+
+def test_variables_of_the_vendors_own_tools_give_options_to_whom_they_concern() -> None:
+    environment = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_DEFAULT_REGION": "there",
+        "AWS_REGION": "here",
+        "AWS_ENDPOINT_URL": "",
+        "HF_TOKEN": "token",
+    }
+
+    assert options_from_environment("s3://bucket", environment) == {"access-key-id": "key", "region": "here"}
+    assert options_from_environment("hf://datasets/a/b", environment) == {"token": "token"}
+    assert options_from_environment("http://h/", environment) == {}
+    assert options_from_environment("nonsense", environment) == {}
 
 
 @pytest.mark.parametrize(
