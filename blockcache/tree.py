@@ -5,6 +5,7 @@ is not the system's: one that is set forth or back makes no listing fresh for ev
 """
 
 import contextlib
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
@@ -216,7 +217,10 @@ class Tree:
             raise
 
     async def _in_thread(self, function: Callable[[T], R], argument: T) -> R:
-        return await trio.to_thread.run_sync(function, argument, limiter=self._limiter, abandon_on_cancel=True)
+        try:
+            return await trio.to_thread.run_sync(function, argument, limiter=self._limiter, abandon_on_cancel=True)
+        except sqlite3.OperationalError as error:
+            raise Unavailable(f"the catalog of names cannot be written: {error}; is its disk full?") from error
 
     async def _with_sizes(self, origin: Origin, path: str, entries: list[Listed]) -> list[Listed]:
         """*entries*, those without a size asked for one by one; without those that are gone by now."""
