@@ -11,6 +11,7 @@ import argparse
 import datetime
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -77,6 +78,7 @@ def main() -> int:
         _publish(*report.merged([report.from_json(file) for file in arguments.source]), arguments)
         return 0
     _enter_own_mounts()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and mounts end with us
     arguments.data.mkdir(parents=True, exist_ok=True)
     tools = Path(_output(_HERE / "setup").splitlines()[-1])
     data = Data(arguments.data, QUICK if arguments.quick else FULL)
