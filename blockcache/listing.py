@@ -134,7 +134,9 @@ class Listing:
                 self._drop(gone)
                 yield tuple(os.fsdecode(name) for _, name in gone)
         with self._database.writing() as connection:
-            connection.execute("UPDATE node SET listed_at = ?, is_left_out = 0 WHERE id = ?", (now, self._parent))
+            # The root has no time yet: no listing of its own put it there.
+            query = "UPDATE node SET listed_at = ?, is_left_out = 0, changed_ns = coalesce(changed_ns, ?) WHERE id = ?"
+            connection.execute(query, (now, time.time_ns(), self._parent))
             if self._has_changed:
                 stamp(connection, self._parent)
 
@@ -226,7 +228,7 @@ def update(connection: sqlite3.Connection, node: Node) -> None:
 
 def stamp(connection: sqlite3.Connection, directory: int) -> None:
     """The names of *directory* are others now. Before its first listing that is no news to anybody."""
-    query = "UPDATE node SET changed_ns = max(?, changed_ns + 1) WHERE id = ? AND listed_at IS NOT NULL"
+    query = "UPDATE node SET changed_ns = max(?, coalesce(changed_ns, 0) + 1) WHERE id = ? AND listed_at IS NOT NULL"
     connection.execute(query, (time.time_ns(), directory))
 
 
