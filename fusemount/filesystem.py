@@ -60,7 +60,6 @@ class FileSystem:
         can_invalidate: bool = False,
     ) -> None:
         self._dataset, self._open_backing, self._no_open = dataset, open_backing, no_open
-        self._started_ns = time.time_ns()
         self._given_up = GivenUp(Path(dataset.config.catalog_folder))
         self._scratch = memoryview(mmap.mmap(-1, _LARGEST_READ_BYTES))
         self._listed: OrderedDict[int, float] = OrderedDict()
@@ -266,7 +265,7 @@ class FileSystem:
             mode,
             links,
             node.size or 0,
-            self._started_ns if node.mtime_ns is None else node.mtime_ns,
+            node.mtime_ns or 0,  # not known, but the same to every process
             config.owner_uid,
             config.owner_gid,
             self._ttl_s if is_settled else self._incomplete_ttl_s,
