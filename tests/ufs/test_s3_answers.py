@@ -1,6 +1,8 @@
 """What an S3 service may answer: pages, odd keys, errors of every kind. From a script, byte for byte."""
 
+import os
 import re
+import tracemalloc
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
@@ -361,3 +363,24 @@ def test_amazons_own_addresses_have_the_bucket_in_the_host_unless_its_name_has_a
 
     assert _bucket_url("bucket", S3Settings(region="eu-west-9")) == "https://bucket.s3.eu-west-9.amazonaws.com"
     assert _bucket_url("a.b", S3Settings()) == "https://s3.us-east-1.amazonaws.com/a.b"
+
+
+def test_huge_directory_is_never_in_memory_as_a_whole() -> None:
+    count = 1_000_000 if os.environ.get("HEADRACE_FULL") else 20_000
+
+    def script(request: Request) -> Answer:
+        first = int(query(request).get("continuation-token", "0"))
+        end = min(first + 1000, count)
+        return listing(*(f"object-{number:09d}" for number in range(first, end)), token=str(end) if end < count else "")
+
+    with ScriptedServer(script) as server:
+        names = opened(server).list("")
+        next(names)
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in names) == count - 1
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert peak_bytes < 3 << 20  # a page takes half of that, 20,000 entries at once would take 5 MiB
