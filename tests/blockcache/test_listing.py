@@ -337,6 +337,62 @@ def test_clock_is_one_for_all_processes_and_does_not_follow_the_system(
     assert 0 <= first.clock() - real < 60
 
 
+def test_no_question_reads_more_rows_than_it_answers_with(catalog: Catalog) -> None:
+    top = catalog.record(ROOT_ID, folder("top")).id
+    id = catalog.record(top, file("a", version="v1")).id
+    asked: list[str] = []
+    connection = catalog._database.connection
+    connection.set_trace_callback(asked.append)
+    catalog.get(id)
+    catalog.lookup(top, "a")
+    catalog.find(top, "a")
+    catalog.children(top)
+    catalog.record_listing(top, [file("a"), file("b"), folder("c")], now=1)
+    catalog.record(top, file("b", version="v2"))
+    catalog.pin([(id, file("a", version="v1"))])
+    catalog.turn(id, passthrough=True)
+    catalog.note_use([Use(id, 5, 1.0)])
+    catalog.least_used(0, 10)
+    catalog.note_evicted(id)
+    catalog.known([id])
+    catalog.unlisted(0, 10)
+    catalog.listed_before(5.0, 10)
+    catalog.listed_folders(top)
+    catalog.unvouched(top)
+    catalog.repeats(top, ROOT_ID)
+    catalog.leave_out(top)
+    catalog.forgive()
+    catalog.forget(top)
+    catalog.cached_by_tier()
+    catalog.totals()
+    catalog.changes(0)
+    catalog.prune_changes()
+    connection.set_trace_callback(None)
+
+    statements = {text for text in asked if text.lstrip().startswith(("SELECT", "UPDATE", "DELETE"))}
+    plans = {text: plan_of(catalog, text) for text in statements}
+
+    assert len(statements) > 20
+    assert not {text: plan for text, plan in plans.items() if plan - FEW_ROWS}
+
+
+FEW_ROWS = {
+    "SCAN CONSTANT ROW",
+    "SCAN counter",
+    "SCAN dropped",
+    "SCAN json_each VIRTUAL TABLE INDEX 1:",
+    "SCAN sqlite_sequence",
+    "SCAN tier_total",
+}
+"""A row per tier or per table, or as many as were asked about."""
+
+
+def plan_of(catalog: Catalog, statement: str) -> set[str]:
+    """Steps of the plan that go through whole tables, or sort."""
+    rows = catalog._database.connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+    return {str(row[3]) for row in rows if str(row[3]).startswith(("SCAN", "USE TEMP"))}
+
+
 # ---- against a model --------------------------------------------------------------------------------------------
 
 NAMES = ("a", "b", "c", "ü")
