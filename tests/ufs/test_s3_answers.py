@@ -365,6 +365,7 @@ def test_amazons_own_addresses_have_the_bucket_in_the_host_unless_its_name_has_a
     assert _bucket_url("a.b", S3Settings()) == "https://s3.us-east-1.amazonaws.com/a.b"
 
 
+@pytest.mark.timeout(600)  # a million keys under HEADRACE_FULL
 def test_huge_directory_is_never_in_memory_as_a_whole() -> None:
     count = 1_000_000 if os.environ.get("HEADRACE_FULL") else 20_000
 
