@@ -118,7 +118,7 @@ class LocalMount:
             memory = str(root / ("memory" if os.geteuid() == 0 else f"headrace-{os.geteuid()}-{self._state.name}"))
         about = Described(
             mountpoint=str(plan.mountpoint),
-            cache_dir=plan.config.tiers[-1].path,
+            cache_dir=plan.config.catalog_folder,
             log_file=plan.log_file,
             memory_dir=memory,
         )
@@ -281,7 +281,7 @@ def check_sources_answer(config: ClientConfig, warn: Callable[[str], None]) -> N
 
 def _has_files(config: ClientConfig) -> bool:
     """Whether an earlier mount of these sources has left names that can be served without them."""
-    file = Path(config.tiers[-1].path, CATALOG_NAME)
+    file = Path(config.catalog_folder, CATALOG_NAME)
     return file.exists() and Catalog(file).totals()[0] > 0
 
 

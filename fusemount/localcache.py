@@ -15,6 +15,7 @@ import msgspec
 from broker import kernel
 from datamodel.client import ClientConfig, Tier
 from datamodel.errors import Conflict, Unavailable, UserError
+from ufs.registry import show_source_url
 
 OWNER_NAME = "headrace-mount.json"
 _MEMORY_OVERHEAD = 1.05
@@ -35,7 +36,9 @@ def claimed(config: ClientConfig, mountpoint: Path, uid: int) -> Iterator[None]:
     Raises:
         Conflict: another mount uses one. UserError: one cannot be used as a cache, or holds another dataset's.
     """
-    owner = CacheOwner(mountpoint=str(mountpoint), sources={source.path: source.url for source in config.sources})
+    owner = CacheOwner(
+        mountpoint=str(mountpoint), sources={source.path: show_source_url(source.url) for source in config.sources}
+    )
     with contextlib.ExitStack() as closing:
         for tier in config.tiers:
             closing.callback(os.close, _claim(Path(tier.path), owner, uid))
@@ -46,7 +49,8 @@ def _claim(folder: Path, owner: CacheOwner, uid: int) -> int:
     field = f"cache folder {str(folder)!r}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (folder / OWNER_NAME).exists() and any(folder.iterdir()):
+        # A disk of its own comes with lost+found.
+        if not (folder / OWNER_NAME).exists() and any(entry.name != "lost+found" for entry in folder.iterdir()):
             raise UserError(f"{field}: is not empty, and no cache of headrace; give a new or an empty folder")
         lock = os.open(folder / OWNER_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -137,7 +137,7 @@ def request_refresh(place: Place) -> Callable[[], bool]:
         NotFound: nothing of Headrace is mounted there, or its process is gone.
     """
     config = read_mount_config(place.mountpoint)
-    catalog = Catalog(Path(config.tiers[-1].path, CATALOG_NAME))
+    catalog = Catalog(Path(config.catalog_folder, CATALOG_NAME))
     request = catalog.request_refresh(place.inside)
     return lambda: catalog.is_refresh_pending(request)
 
