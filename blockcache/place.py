@@ -17,6 +17,9 @@ OVERSIZE_SHARE = 0.5
 """The part of a tier's quota that one file gets which does not fit below the tier's low watermark. With less than that
 the tier would be emptied for a file that it cannot hold anyway; the rest is left to all others."""
 
+_MARGIN_BYTES, _MARGIN_SHARE = 32 << 20, 1 / 16
+"""Room on the medium that blocks leave to the catalog and to others: so many bytes, or so much of a smaller medium."""
+
 
 class Place:
     """The tier *index*. *initial* is how many bytes are in it, where nobody has counted them yet.
@@ -35,34 +38,44 @@ class Place:
         os.makedirs(self.blocks, mode=0o700, exist_ok=True)
         self.usage = Usage(Path(tier.path, "usage"), initial)
         self._takes_whole = takes_whole_files(self.blocks)
-        self._low, self._high = int(tier.quota_bytes * tier.low), int(tier.quota_bytes * tier.high)
+
+    @property
+    def limit_bytes(self) -> int:
+        """The quota, or what the medium has room for, if that is less. Watermarks are fractions of it."""
+        try:
+            status = os.statvfs(self.blocks)
+        except OSError:
+            return self.tier.quota_bytes  # what is stored next will say what is wrong
+        margin = min(_MARGIN_BYTES, int(status.f_blocks * status.f_frsize * _MARGIN_SHARE))
+        room = self.usage.used + status.f_bavail * status.f_frsize - margin
+        return max(0, min(self.tier.quota_bytes, room))
 
     @property
     def is_pressed(self) -> bool:
         """Above its high watermark."""
-        return self.usage.used > self._high
+        return self.usage.used > self.limit_bytes * self.tier.high
 
     @property
     def excess_bytes(self) -> int:
         """What has to go to come down to the low watermark."""
-        return max(0, self.usage.used - self._low)
+        return max(0, self.usage.used - int(self.limit_bytes * self.tier.low))
 
     @property
     def share_bytes(self) -> int:
         """What one file may hold that is larger than all files together should be."""
-        return int(self.tier.quota_bytes * OVERSIZE_SHARE)
+        return int(self.limit_bytes * OVERSIZE_SHARE)
 
     def is_oversize(self, size: int) -> bool:
         """Whether a file of *size* bytes has to be content with `share_bytes` here."""
-        return size > self._low
+        return size > self.limit_bytes * self.tier.low
 
     def fits(self, size: int) -> bool:
         """Whether *size* more bytes leave it below its high watermark."""
-        return self.usage.used + size <= self._high
+        return self.usage.used + size <= self.limit_bytes * self.tier.high
 
     def reserve(self, count: int) -> bool:
-        """See `Usage.reserve`; the limit is the quota."""
-        return self.usage.reserve(count, self.tier.quota_bytes)
+        """See `Usage.reserve`."""
+        return self.usage.reserve(count, self.limit_bytes)
 
     def stem(self, id: int) -> str:
         return f"{self.blocks}/{id % FOLDERS:02x}/{id}"
