@@ -264,7 +264,7 @@ def check_sources_answer(config: ClientConfig, warn: Callable[[str], None]) -> N
     try:
         for origin in origins.values():
             try:
-                origin.list("")  # a stat of the root is answered without asking by some
+                next(iter(origin.list("")), None)  # a stat of the root is answered without asking by some
             except (PermissionRefused, UserError) as error:
                 # Single files may be readable for all that.
                 warn(f"source {origin.name!r} cannot be listed: {error}")
