@@ -50,8 +50,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def subject(server: Server, request: pytest.FixtureRequest) -> Iterator[Subject]:
-    name = str(abs(hash(request.node.name)))
+def subject(server: Server) -> Iterator[Subject]:
+    name = f"tree-{len(list(server.folder.iterdir()))}"
     folder = server.folder / name
     folder.mkdir()
     plant(folder, LONG_TAIL_TREE)

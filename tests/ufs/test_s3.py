@@ -1,6 +1,7 @@
 """S3 against real services: `rclone serve s3`, which ignores If-Match, and versitygw, which is strict."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,19 +26,37 @@ S3_TREE = {
 RCLONE_TREE = {path: content for path, content in S3_TREE.items() if "\n" not in path}
 
 
-@pytest.fixture(params=["rclone", "versitygw"])
-def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
-    kind = str(request.param)
-    if kind == "versitygw" and versitygw_program() is None:
+@dataclass(frozen=True)
+class Service:
+    """One that shows each folder in *folder* as a bucket; *tree* is what it can show."""
+
+    folder: Path
+    endpoint: str
+    tree: dict[str, bytes | None]
+
+
+@pytest.fixture(scope="module", params=["rclone", "versitygw"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("buckets")
+    if request.param == "rclone":
+        with rclone_s3(folder) as endpoint:
+            yield Service(folder, endpoint, RCLONE_TREE)
+        return
+    if versitygw_program() is None:
         pytest.skip("versitygw is built by scripts/e2e-tools; `rclone serve s3` runs here")
-    tree = RCLONE_TREE if kind == "rclone" else S3_TREE
-    folder = tmp_path / BUCKET
+    with versitygw(folder) as endpoint:
+        yield Service(folder, endpoint, S3_TREE)
+
+
+@pytest.fixture
+def subject(service: Service) -> Iterator[Subject]:
+    bucket = f"bucket-{len(list(service.folder.iterdir()))}"
+    folder = service.folder / bucket
     folder.mkdir()
-    plant(folder, tree)
-    with rclone_s3(tmp_path) if kind == "rclone" else versitygw(tmp_path) as endpoint:
-        ufs = ObjectFileSystem(S3Bucket(BUCKET, S3Settings(endpoint=endpoint, credentials=KEY)), "")
-        yield Subject(ufs, folder, tree)
-        ufs.close()
+    plant(folder, service.tree)
+    ufs = ObjectFileSystem(S3Bucket(bucket, S3Settings(endpoint=service.endpoint, credentials=KEY)), "")
+    yield Subject(ufs, folder, service.tree)
+    ufs.close()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
@@ -45,11 +64,11 @@ def test_honours_the_contract(subject: Subject, check: Callable[[Subject], None]
     check(subject)
 
 
-@pytest.fixture
-def endpoint(tmp_path: Path) -> Iterator[str]:
-    folder = tmp_path / BUCKET
-    plant_small(folder)
-    with rclone_s3(tmp_path) as address:
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("small")
+    plant_small(folder / BUCKET)
+    with rclone_s3(folder) as address:
         yield address
 
 
