@@ -7,6 +7,7 @@
  *   then a Python function is asked, without a trip through the event loop, and only what it leaves goes on to libfuse
  *   and pyfuse3. Several processes share one mount, so devices are non-blocking and one may lose the race for a request;
  *   pyfuse3 ends the mount on EAGAIN but goes on after EINTR.
+ * - fuse_reply_buf: large answers leave the interpreter to other threads.
  * - fuse_reply_open: opens files and folders with any FOPEN flag, and with a passthrough backing id.
  * - fuse_add_direntry_plus: puts a whole page of a folder, packed beforehand, in place of one entry.
  * - fuse_reply_entry, fuse_reply_attr, fuse_add_direntry_plus: st_ino is the catalog's row, not the node id, so a file
@@ -179,6 +180,21 @@ int fuse_reply_open(fuse_req_t req, const struct fuse_file_info *fi)
     }
     has_next = 0;
     return fuse_reply_iov(req, &(struct iovec){ &out, sizeof out }, 1);
+}
+
+/* pyfuse3 calls this holding the interpreter's lock, which the threads that fetch want meanwhile. */
+int fuse_reply_buf(fuse_req_t req, const char *buf, size_t size)
+{
+    static int (*next)(fuse_req_t, const char *, size_t);
+    int result;
+    if (!next)
+        next = original("fuse_reply_buf");
+    if (size < LARGE_REPLY)
+        return next(req, buf, size);
+    Py_BEGIN_ALLOW_THREADS
+    result = next(req, buf, size);
+    Py_END_ALLOW_THREADS
+    return result;
 }
 
 int fuse_reply_entry(fuse_req_t req, const struct fuse_entry_param *entry)

@@ -116,12 +116,17 @@ class FileSystem:
         return os.fsencode(node.link_target)
 
     def open_folder(self, node_id: int) -> int:
-        """Flags to open a folder with: the kernel may keep its names, and goes on with those it has already if these
-        are the listing that it was shown last."""
+        """Flags to open a folder with: the kernel may keep its names, and goes on with those it has already if it took
+        them from this process, or after it had it drop them, and the listing is the same as then."""
         row = row_of(node_id)
         node = self._dataset.catalog.get(row)
-        is_known = node is not None and self._is_listed_now(row) and self._shown.get(row) == node.listed_at
-        return _FOLDER_FLAGS | packed.KEEP_CACHE if is_known else _FOLDER_FLAGS
+        if node is None or not self._is_listed_now(row):
+            return _FOLDER_FLAGS
+        if self._shown.get(row) == node.listed_at:
+            return _FOLDER_FLAGS | packed.KEEP_CACHE
+        # The kernel drops what it has with this answer, so whatever it keeps from now on is of this listing or a later.
+        _remember(self._shown, row, node.listed_at)
+        return _FOLDER_FLAGS
 
     def page_now(self, node_id: int, after: int, size: int) -> bytes | None:
         """As `page`."""
@@ -236,7 +241,7 @@ class FileSystem:
     # ---- parts ----------------------------------------------------------------------------------------------------
 
     def _entries(self, row: int, after: int, limit: int) -> list[tuple[bytes, Attributes, int]]:
-        if not after:
+        if not after:  # the kernel asks from the start when it has nothing to go on with
             _remember(self._shown, row, self._dataset.tree.node(row).listed_at)
         nodes = self._dataset.catalog.children(row, after, limit)
         return [(os.fsencode(node.name), self._attributes(node), node.id) for node in nodes]
