@@ -6,9 +6,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from blockcache.catalog import Node
+from blockcache.catalog import ROOT_ID, Node
 from blockcache.dataset import CachedDataset, open_dataset
 from blockcache.origin import Origin
+from blockcache.tree import Tree
 from datamodel.client import ClientConfig, Source, Tier
 from tests.fakes.ufs import MemoryFileSystem
 
@@ -56,6 +57,12 @@ async def opened(dataset: CachedDataset, path: str) -> Node:
 
 async def read(dataset: CachedDataset, path: str, offset: int = 0, size: int = 1 << 40) -> bytes:
     return bytes(await dataset.read((await opened(dataset, path)).id, offset, size))
+
+
+async def names(tree: Tree, id: int = ROOT_ID) -> list[str]:
+    """The names in directory *id*, in order."""
+    await tree.ensure_listed(id)
+    return sorted(node.name for node in tree.catalog.children(id, limit=-1))
 
 
 def cache_files(folder: Path) -> list[str]:

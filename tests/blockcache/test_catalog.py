@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from blockcache.catalog import ROOT_ID, Catalog, Listed, Node, Use
+from blockcache.catalog import ROOT_ID, Catalog, Listed, Use
 from datamodel.errors import Unavailable
+from tests.blockcache.listings import children, file, folder
 
 NOT_UTF_8 = os.fsdecode(b"latin-\xe9\xff")
 
@@ -23,18 +24,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def catalog(path: Path) -> Catalog:
     return Catalog(path)
-
-
-def file(name: str, size: int | None = 10, mtime_ns: int | None = 5, version: str = "") -> Listed:
-    return Listed(name, False, size, mtime_ns, version)
-
-
-def folder(name: str) -> Listed:
-    return Listed(name, True, None, None)
-
-
-def children(catalog: Catalog, parent: int = ROOT_ID) -> dict[str, Node]:
-    return {node.name: node for node in catalog.children(parent)}
 
 
 def test_listing_makes_rows_and_notes_its_time(catalog: Catalog) -> None:

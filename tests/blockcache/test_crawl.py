@@ -14,7 +14,7 @@ from blockcache.crawl import Crawler
 from blockcache.origin import Origin
 from blockcache.tree import Tree
 from datamodel.errors import PermissionRefused, Unavailable, VersionChanged
-from tests.blockcache.datasets import dataset_of, opened, read, source
+from tests.blockcache.datasets import dataset_of, names, opened, read, source
 from tests.fakes.ufs import MemoryFileSystem
 from ufs.base import Entry
 
@@ -312,8 +312,3 @@ async def test_directory_that_goes_while_it_is_listed_takes_its_rows_along(tmp_p
 
         assert dataset.catalog.children(a) == []
         assert dataset.catalog.totals() == (0, 0)
-
-
-async def names(tree: Tree, id: int) -> list[str]:
-    await tree.ensure_listed(id)
-    return sorted(node.name for node in tree.catalog.children(id))
