@@ -82,3 +82,14 @@ def test_cache_follows_the_daemons_user(tmp_path: Path) -> None:
     assert (tmp_path / "cache").stat().st_uid == 12345
     assert (tmp_path / "cache" / "deep" / "block").stat().st_uid == 12345
     assert tmp_path.stat().st_uid == 0
+
+
+@pytest.mark.root
+def test_folder_that_is_no_cache_keeps_its_owner(tmp_path: Path) -> None:
+    (tmp_path / "thesis").touch()
+
+    with pytest.raises(UserError, match="is not empty, and no cache of headrace"):
+        claim(config(tmp_path), uid=12345)
+
+    assert tmp_path.stat().st_uid == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from broker import mountinfo
-from fusemount.localcache import OWNER_NAME
 from fusemount.localstate import state_of
 from tests.fusemount.mounts import Mounted, content, digest, headrace, layers, mounted, until
 from tests.ufs.servers import nginx
@@ -71,7 +70,7 @@ def test_mount_again_after_every_process_was_killed_goes_on_with_the_cache(tree:
         until(lambda: mount.status()["cache"]["cachedBytes"] >= 5 * MIB)
         for pid in [*mount.pids("broker"), *mount.pids("daemon")]:
             os.kill(pid, signal.SIGKILL)
-        with pytest.raises(OSError, match="not connected"):
+        with pytest.raises(OSError, match="not connected|connection abort"):
             (mount.path / "file").stat()
         server.close()
 
@@ -133,23 +132,11 @@ def test_folder_that_is_no_cache_is_refused_and_left_as_it_is(tree: Path, tmp_pa
     mine.mkdir(mode=0o755)
     (mine / "thesis").write_text("x")
 
-    result = headrace("mount", "--user", "nobody", "--cache-dir", str(mine), str(tree), str(tmp_path / "m"))
+    result = headrace("mount", "--cache-dir", str(mine), str(tree), str(tmp_path / "m"))
 
     assert (result.returncode, "is not empty, and no cache" in result.stderr) == (2, True)
     assert [path.name for path in mine.iterdir()] == ["thesis"]
     assert (mine.stat().st_uid, mine.stat().st_mode & 0o777) == (0, 0o755)
-
-
-def test_cache_of_another_dataset_is_refused(tree: Path, tmp_path: Path) -> None:
-    other = tmp_path / "tree"
-    other.mkdir()
-    with mounted(tmp_path, str(tree)) as mount:
-        pass
-
-    result = headrace("mount", "--cache-dir", str(mount.cache), str(other), str(tmp_path / "m"))
-
-    assert result.returncode == 2
-    assert f"holds what local://{tree} had at '/', not local://{other}" in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -214,11 +201,6 @@ def test_more_memory_than_there_is_is_refused(tree: Path, tmp_path: Path) -> Non
 
     assert (result.returncode, "--memory-size: " in result.stderr) == (2, True)
     assert leaves_nothing(tmp_path / "m")
-
-
-def test_file_of_the_cache_folder_names_its_mount(tree: Path, tmp_path: Path) -> None:
-    with mounted(tmp_path, str(tree)) as mount:
-        assert str(mount.path) in (mount.cache / OWNER_NAME).read_text()
 
 
 def test_manifest_is_mounted_as_a_cluster_would(tree: Path, tmp_path: Path) -> None:
