@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker import mountinfo
+from fusemount.localcache import OWNER_NAME
 from fusemount.localstate import state_of
 from tests.fusemount.mounts import Mounted, content, digest, headrace, layers, mounted, until
 from tests.ufs.servers import nginx
@@ -70,7 +71,7 @@ def test_mount_again_after_every_process_was_killed_goes_on_with_the_cache(tree:
         until(lambda: mount.status()["cache"]["cachedBytes"] >= 5 * MIB)
         for pid in [*mount.pids("broker"), *mount.pids("daemon")]:
             os.kill(pid, signal.SIGKILL)
-        with pytest.raises(OSError, match="not connected|connection abort"):
+        with pytest.raises(OSError, match=r"not connected|connection abort"):
             (mount.path / "file").stat()
         server.close()
 
@@ -215,3 +216,41 @@ def test_manifest_is_mounted_as_a_cluster_would(tree: Path, tmp_path: Path) -> N
         assert shown.read_bytes() == b"small"
         assert (shown.stat().st_uid, shown.stat().st_gid) == (7, 8)
         assert mount.status()["dataset"] == "default/demo"
+
+
+def test_secret_of_the_environment_opens_the_source_and_is_seen_nowhere(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "users").write_text("me:{PLAIN}hunter2-hunter2\n")
+    options = f'autoindex on; auth_basic "x"; auth_basic_user_file {tmp_path}/users;'
+    monkeypatch.setenv("HEADRACE_OPTION_PASSWORD", "hunter2-hunter2")
+    with nginx(tree, tmp_path, options) as url, mounted(tmp_path, "--option", "username=me", url) as mount:
+        assert (mount.path / "folder" / "small").read_bytes() == b"small"
+
+        state = state_of(mount.path)
+        pids = [*mount.pids("broker"), *mount.pids("daemon")]
+        seen = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
+        seen += [Path(f"/proc/{pid}/environ").read_bytes() for pid in mount.pids("daemon")]
+        seen += [path.read_bytes() for path in state.glob("*.json")]
+        seen += [mount.log.read_bytes(), (mount.cache / OWNER_NAME).read_bytes(), str(mount.status()).encode()]
+        (secret,) = (state / "options").iterdir()
+
+        assert not any(b"hunter2" in text for text in seen)
+        assert secret.read_text() == "hunter2-hunter2"
+        assert secret.stat().st_mode & 0o777 == 0o600
+    assert leaves_nothing(mount.path)
+
+
+def test_wrong_password_is_told_when_mounting(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "users").write_text("me:{PLAIN}right\n")
+    (tmp_path / "password").write_text("wrong\n")
+    options = f'autoindex on; auth_basic "x"; auth_basic_user_file {tmp_path}/users;'
+    words = ("--option", "username=me", "--option-file", f"password={tmp_path}/password")
+    with nginx(tree, tmp_path, options) as url:
+        command = ("mount", "--background", "--log-file", str(tmp_path / "log"), "--cache-dir", str(tmp_path / "cache"))
+        result = headrace(*command, *words, url, str(tmp_path / "mnt"))
+        headrace("umount", str(tmp_path / "mnt"))
+
+    assert "cannot be listed" in result.stderr
+    assert "401" in result.stderr
+    assert "wrong" not in result.stderr
