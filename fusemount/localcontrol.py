@@ -170,7 +170,7 @@ def _users_of(mountpoint: Path) -> list[str]:
     users = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if _uses(process.pid, str(mountpoint)):
+            if process.pid != os.getpid() and _uses(process.pid, str(mountpoint)):
                 users.append(f"{process.name()} (pid {process.pid})")
     return users
 

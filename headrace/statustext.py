@@ -12,6 +12,7 @@ _FEATURES = {
     "readAheadKiB": "read-ahead KiB",
     "processes": "processes",
     "profile": "profile",
+    "shortCuts": "answers on the spot",
 }
 """Features by their name in the status; others are shown as they are called."""
 
