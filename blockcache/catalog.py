@@ -7,7 +7,7 @@ bytes of two versions can never be cached under one id. Row 1 is the root of the
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +99,14 @@ class Catalog:
     def children(self, parent: int, after: int = 0, limit: int = 1000) -> list[Node]:
         """Entries of a directory in a stable order (by id), from the first id above *after*."""
         return list(map(node_of, self._database.connection.execute(self._by_parent, (parent, after, limit))))
+
+    def reserve(self) -> None:
+        """Keep room for names and versions although the disk is full. Cheap where there is some.
+
+        Raises:
+            sqlite3.OperationalError: the disk is full already.
+        """
+        self._database.reserve()
 
     # ---- what sources say ---------------------------------------------------------------------------------------
 
@@ -289,9 +297,13 @@ class Catalog:
 
     # ---- what is cached -----------------------------------------------------------------------------------------
 
-    def note_use(self, uses: Sequence[Use]) -> None:
-        """Record what was used and stored of several files in one go."""
+    def note_use(self, uses: Sequence[Use], measure: Callable[[], Sequence[Use]] = tuple) -> None:
+        """Record what was used and stored of several files in one go.
+
+        What else *measure* tells is asked for when no other process can write, so that the last measure is recorded.
+        """
         with self._database.writing(is_shown=False) as db:
+            uses = [*uses, *measure()]
             db.executemany(
                 "UPDATE node SET used_at = max(used_at, ?) WHERE id = ?", [(use.used_at, use.id) for use in uses]
             )

@@ -76,6 +76,7 @@ class Crawler:
         """Never returns."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._for_ever, self._tree.hear, _LOOK_S, lambda: True)
+            nursery.start_soon(self._for_ever, self._reserve, _LOOK_S, self._is_keeper)
             nursery.start_soon(self._for_ever, self.refresh_as_asked, _LOOK_S, self._is_keeper)
             nursery.start_soon(self._for_ever, self.look_at_troubled, _TROUBLED_LOOK_S, lambda: True)
             if self._lists_all:
@@ -97,6 +98,9 @@ class Crawler:
                 log.warning("crawl.broken_off", error=str(error))
                 await trio.sleep(backoff_s)
                 backoff_s = min(_LAST_BACKOFF_S, 2 * backoff_s)
+
+    async def _reserve(self) -> None:
+        await trio.to_thread.run_sync(self._catalog.reserve)
 
     # ---- what it does -------------------------------------------------------------------------------------------
 

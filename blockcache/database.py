@@ -60,6 +60,7 @@ CREATE TABLE IF NOT EXISTS change (
     id INTEGER PRIMARY KEY AUTOINCREMENT, parent INTEGER NOT NULL, name BLOB NOT NULL, writer INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS refresh (id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS reserve (id INTEGER PRIMARY KEY, room BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS source (path TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS clock (boot TEXT PRIMARY KEY, offset_s REAL NOT NULL) STRICT;
 CREATE TRIGGER IF NOT EXISTS count_file AFTER INSERT ON node WHEN new.is_dir = 0 AND new.link_target IS NULL
@@ -95,8 +96,11 @@ PRAGMA user_version = {_SCHEMA_VERSION};
 _BUSY_S = 10.0
 _CACHE_KIB = 2048
 """Of each connection's pages, and there is one per thread. What is not in them is in the kernel's page cache."""
-_CHECKPOINT_PAGES = 4000
+_CHECKPOINT_PAGES = 1000
+_RESERVE_BYTES = 4 << 20
+"""Room that the files keep for when their disk is full: about fifty thousand names."""
 _GENERATION_BYTES = 8
+_PAGES = ("freelist_count", "page_size")
 
 
 class _Connection(sqlite3.Connection):
@@ -168,6 +172,24 @@ class Database:
     def note_shown(self) -> None:
         """What was committed changed what `Node` shows of a row."""
         self._generation[0] = random.getrandbits(64)
+
+    def reserve(self) -> None:
+        """See to room inside the files, which nobody else on a full disk can take: pages to reuse, and a log as long as
+        it gets between two checkpoints.
+
+        Raises:
+            sqlite3.OperationalError: the disk is full already.
+        """
+        connection = self.connection
+        (pages,), (page_bytes,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in _PAGES)
+        log_bytes = self._path.with_name(self._path.name + "-wal").stat().st_size
+        if pages * page_bytes >= _RESERVE_BYTES // 2 and log_bytes >= _RESERVE_BYTES:
+            return
+        with self.writing(is_shown=False):
+            connection.execute("INSERT OR REPLACE INTO reserve VALUES (1, zeroblob(?))", (_RESERVE_BYTES,))
+        connection.execute("PRAGMA wal_checkpoint")  # so that the pages exist on the disk
+        with self.writing(is_shown=False):
+            connection.execute("DELETE FROM reserve")
 
     def _open_or_renew(self) -> None:
         with self._path.with_suffix(".lock").open("a") as lock:

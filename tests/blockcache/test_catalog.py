@@ -1,10 +1,12 @@
 """The catalog: rows that keep their ids, and what happens to them when the source changes."""
 
+import contextlib
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -367,3 +369,36 @@ def test_catalog_that_root_makes_belongs_to_the_owner_of_the_folder(tmp_path: Pa
 
     assert {path.stat().st_uid for path in folder.iterdir()} == {65534}
     assert catalog.totals() == (0, 0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, private_mounts: None) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32M", "small", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill_up(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as rest:
+        while True:
+            rest.write(bytes(4096))
+    assert os.statvfs(path).f_bavail == 0
+
+
+@pytest.mark.root
+def test_names_and_versions_find_room_though_the_disk_is_full(small_disk: Path) -> None:
+    catalog = Catalog(small_disk / "catalog.sqlite")
+    catalog.record_listing(ROOT_ID, [file(f"f{i:05}") for i in range(5000)], now=1)
+    catalog.reserve()
+    fill_up(small_disk / "of-somebody-else")
+
+    files = catalog.children(ROOT_ID, limit=-1)
+    for start in range(0, 5000, 10):
+        versions = [file(node.name, version=f"1700000000-{node.id}-v1") for node in files[start : start + 10]]
+        catalog.pin([(node.id, found) for node, found in zip(files[start : start + 10], versions, strict=True)])
+    catalog.record_listing(ROOT_ID, [file(f"more{i:05}") for i in range(5000)], now=2)
+
+    assert catalog.totals()[0] == 5000
+    assert catalog.lookup(ROOT_ID, "more04999") is not None
