@@ -203,6 +203,7 @@ class Supervisor:
                 words,
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's Ctrl-C is for us to act on, not for all of us at once
                 **switch,  # type: ignore[call-overload]  # mypy cannot match the keywords
             )
         child = _Child(process, ours, time.monotonic(), os.pidfd_open(process.pid), standby)

@@ -29,7 +29,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 def in_foreground(plan: MountPlan) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code.
+    """Serve until SIGINT, SIGTERM or, when the terminal is closed, SIGHUP; returns the exit code.
 
     Raises:
         HeadraceError: as LocalMount.run.
@@ -104,8 +104,9 @@ def _stay(plan: MountPlan, writer: int) -> int:
 
 def _serve(plan: MountPlan, *, on_serving: Callable[[], None], warn: Callable[[str], None]) -> int:
     mount = LocalMount(plan, on_serving, warn)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: mount.stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has it ignored
+            signal.signal(number, lambda *_: mount.stop.set())
     return mount.run()
 
 

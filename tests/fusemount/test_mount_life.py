@@ -42,7 +42,9 @@ def silent_server() -> Iterator[str]:
 
 def started(*words: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "headrace.main", *words]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
@@ -171,14 +173,17 @@ def test_signal_while_it_is_read_ends_it_and_leaves_nothing(tree: Path, tmp_path
     assert leaves_nothing(mount.path)
 
 
-def test_signal_in_the_foreground_unmounts_and_is_a_success(tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_signal_of_a_terminal_unmounts_and_is_a_success(tree: Path, tmp_path: Path, number: signal.Signals) -> None:
     mountpoint = tmp_path / "mnt"
-    process = started("mount", "--cache-dir", str(tmp_path / "cache"), str(tree), str(mountpoint))
-    until(lambda: layers(mountpoint) == 1)
+    words = ("--cache-dir", str(tmp_path / "cache"), str(tree), str(mountpoint))
+    process = started("mount", *words)
+    until(lambda: layers(mountpoint) == 1 and (state_of(mountpoint) / "status.json").exists())
 
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
 
-    assert ended(process)[0] == 0
+    code, errors = ended(process)
+    assert (code, "Traceback" in errors) == (0, False), errors
     assert leaves_nothing(mountpoint)
 
 
