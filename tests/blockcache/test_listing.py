@@ -293,20 +293,6 @@ def test_tiers_are_summed_up_as_rows_come_and_go(catalog: Catalog) -> None:
     assert catalog.cached_by_tier() == {0: 11}
 
 
-def test_clock_is_one_for_all_processes_and_does_not_follow_the_system(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "catalog.sqlite"
-    first = Catalog(path)
-    real = first.clock()
-    monkeypatch.setattr("blockcache.database.time.time", lambda: 5.0)  # as after a jump back by half a century
-
-    second = Catalog(path)
-
-    assert 0 <= second.clock() - real < 60
-    assert 0 <= first.clock() - real < 60
-
-
 def test_no_question_reads_more_rows_than_it_answers_with(catalog: Catalog) -> None:
     top = catalog.record(ROOT_ID, folder("top")).id
     id = catalog.record(top, file("a", version="v1")).id
