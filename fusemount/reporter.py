@@ -100,8 +100,11 @@ def await_go(reports: socket.socket) -> bool:
         pid=os.getpid(), ready=False, standby=True, quota_bytes=0, cached_bytes=0, files=0, total_bytes=0, hits=0,
         misses=0, read_bytes=0, rss_bytes=resident_bytes(), sources=(),
     )  # fmt: skip
-    reports.send(msgspec.json.encode(waiting))
-    return bool(reports.recv(16))
+    try:
+        reports.send(msgspec.json.encode(waiting))
+        return bool(reports.recv(16))
+    except (BrokenPipeError, ConnectionResetError):
+        return False
 
 
 def resident_bytes() -> int:

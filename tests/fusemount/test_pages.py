@@ -1,0 +1,98 @@
+"""Folders cut into pages: nothing twice, nothing left out, whatever the sizes asked for."""
+
+import stat
+import struct
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusemount import nodes, packed
+from fusemount.packed import Attributes
+from fusemount.pages import Entries, Pages
+
+MOST_NAMES = 3000
+
+
+def entries_of(names: list[bytes]) -> Entries:
+    """Entries with rows 10, 20, 30… in the order of *names*."""
+    return [
+        (name, Attributes(nodes.number(row, 0), stat.S_IFREG | 0o444, 1, 7, 5_000_000_003, 1, 2, 1.5), row)
+        for row, name in zip(range(10, 10 * len(names) + 10, 10), names, strict=True)
+    ]
+
+
+def parsed(page: bytes) -> Iterator[tuple[bytes, int]]:
+    """(name, offset) of each packed entry, as the kernel would cut them apart."""
+    at = 0
+    while at < len(page):
+        inode, offset, length, kind = struct.unpack_from("<2Q2I", page, at + 128)
+        assert kind == stat.S_IFREG >> 12
+        assert inode == struct.unpack_from("<Q", page, at)[0] >> nodes.INCARNATION_BITS
+        yield page[at + 152 : at + 152 + length], offset
+        at += -(-(152 + length) // 8) * 8
+    assert at == len(page)
+
+
+def walk(entries: Entries, sizes: list[int]) -> tuple[list[bytes], int]:
+    """All names, read by pages of *sizes* in turn; and how often the folder itself was read."""
+    reads = 0
+    pages, found, after, turn = Pages(), [], 0, 0
+
+    def read(limit: int) -> Entries:
+        nonlocal reads
+        reads += 1
+        return [one for one in entries if one[2] > after][:limit]
+
+    while page := pages.page(1, after, sizes[turn % len(sizes)], read):
+        assert len(page) <= sizes[turn % len(sizes)]
+        for name, offset in parsed(page):
+            found.append(name)
+            after = offset
+        turn += 1
+    return found, reads
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=255), max_size=60),
+    st.lists(st.integers(packed.LARGEST_ENTRY_BYTES + 8, 20_000), min_size=1, max_size=5),
+)
+def test_pages_follow_each_other_without_gap_or_repetition(names: list[bytes], sizes: list[int]) -> None:
+    assert walk(entries_of(names), sizes)[0] == names
+
+
+def test_folder_is_read_in_long_runs_however_small_the_pages() -> None:
+    names = [b"%d" % number for number in range(MOST_NAMES)]
+
+    found, reads = walk(entries_of(names), [4096])
+
+    assert found == names
+    assert reads == -(-MOST_NAMES // 1024) + 1
+
+
+def test_reader_who_starts_in_the_middle_gets_the_rest() -> None:
+    entries = entries_of([b"a", b"b", b"c"])
+
+    page = Pages().page(1, 20, 4096, lambda limit: [one for one in entries if one[2] > 20])
+
+    assert [name for name, _ in parsed(page)] == [b"c"]
+
+
+def test_folder_that_changed_is_read_afresh() -> None:
+    pages = Pages()
+    first = pages.page(1, 0, 4096, lambda limit: entries_of([b"old"]))
+
+    pages.forget(1)
+    second = pages.page(1, 0, 4096, lambda limit: entries_of([b"new"]))
+
+    assert [[name for name, _ in parsed(page)] for page in (first, second)] == [[b"old"], [b"new"]]
+
+
+def test_times_before_1970_and_parts_of_seconds_are_kept() -> None:
+    reply = packed.attributes(Attributes(1, stat.S_IFDIR | 0o555, 2, 0, -1, 0, 0, 0.25))
+
+    valid_s, valid_ns, _ = struct.unpack_from("<Q2I", reply)
+    (mtime_s,) = struct.unpack_from("<q", reply, 16 + 32)
+    (mtime_ns,) = struct.unpack_from("<I", reply, 16 + 52)
+    assert (valid_s, valid_ns) == (0, 250_000_000)
+    assert (mtime_s, mtime_ns) == (-1, 999_999_999)
