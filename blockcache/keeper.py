@@ -5,6 +5,7 @@ Whoever holds `keeper.lock` is it; the kernel passes the lock on when its holder
 
 import fcntl
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Keeper:
         self.is_keeper = False
         self._swept = -_SWEEP_PERIOD_S
         self._gone: list[Gone] = []
+        self._is_short = False
         self._sinking: set[int] = set()  # tiers on their way from the high watermark to the low one
 
     def keeps(self) -> bool:
@@ -107,11 +109,19 @@ class Keeper:
 
     def evict(self, ids: Sequence[int]) -> list[Gone]:
         """Remove what is cached of *ids*."""
-        # The rows first, so that nobody is led to a file that is gone.
-        incarnations = self._catalog.note_all_evicted(ids)
+        try:
+            # The rows first, so that nobody is led to a file that is gone.
+            incarnations = self._catalog.note_all_evicted(ids)
+            self._remove_all(ids)
+        except sqlite3.OperationalError:
+            # The disk is full: without files that go, there will never be room for rows that tell so.
+            self._remove_all(ids)
+            incarnations = self._catalog.note_all_evicted(ids)
+        return [Gone(id, incarnations.get(id)) for id in ids]
+
+    def _remove_all(self, ids: Sequence[int]) -> None:
         for id in ids:
             EVICTED_BYTES.inc(self._remove(id))
-        return [Gone(id, incarnations.get(id)) for id in ids]
 
     def _demote(self, id: int, near: Place, far: Place) -> Gone:
         node = self._catalog.get(id)
@@ -141,12 +151,22 @@ class Keeper:
     # ---- keeping count -------------------------------------------------------------------------------------------
 
     def tidy(self) -> None:
-        """Put the counts right; now and then, also by looking for what a process left behind that died."""
+        """Put the counts right; now and then, also by looking for what a process left behind that died.
+
+        And see to it that names have room on a disk that will be full.
+        """
         is_due = time.monotonic() - self._swept >= _SWEEP_PERIOD_S
         if is_due and any(place.usage.leftovers() for place in self._tiers.places):
             self._set_right()
         else:
             self._recount({})
+        try:
+            self._catalog.reserve()
+            self._is_short = False
+        except sqlite3.OperationalError as error:
+            if not self._is_short:
+                log.warning("catalog.short_of_room", error=str(error))
+            self._is_short = True
 
     def _set_right(self) -> None:
         """Sweep where that may find something, then count."""
@@ -156,7 +176,7 @@ class Keeper:
             leftovers = place.usage.leftovers()
             is_counted = known.get(place.index, 0) == place.usage.used
             if leftovers or not (is_counted and self._tiers.session.is_continued):
-                sweep(place, self._catalog)
+                sweep(place, self._tiers.places, self._catalog)
                 swept[place.index] = leftovers
         self._swept = time.monotonic()
         self._recount(swept)

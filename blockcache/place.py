@@ -1,6 +1,7 @@
 """One tier on its medium: the folders of its cache files, the count of its bytes, and how it keeps small files."""
 
 import os
+import time
 from pathlib import Path
 
 from blockcache.cachefile import CacheFile
@@ -19,6 +20,7 @@ the tier would be emptied for a file that it cannot hold anyway; the rest is lef
 
 _MARGIN_BYTES, _MARGIN_SHARE = 32 << 20, 1 / 16
 """Room on the medium that blocks leave to the catalog and to others: so many bytes, or so much of a smaller medium."""
+_ASK_PERIOD_S = 0.05
 
 
 class Place:
@@ -38,10 +40,20 @@ class Place:
         os.makedirs(self.blocks, mode=0o700, exist_ok=True)
         self.usage = Usage(Path(tier.path, "usage"), initial)
         self._takes_whole = takes_whole_files(self.blocks)
+        self._limit = self._since_asked = 0
+        self._asked = float("-inf")
 
     @property
     def limit_bytes(self) -> int:
-        """The quota, or what the medium has room for, if that is less. Watermarks are fractions of it."""
+        """The quota, or what the medium has room for, if that is less. Watermarks are fractions of it.
+
+        The medium is asked again after a moment, and before much of its margin may have been used.
+        """
+        if time.monotonic() - self._asked >= _ASK_PERIOD_S or self._since_asked >= _MARGIN_BYTES // 8:
+            self._limit, self._asked, self._since_asked = self._ask_medium(), time.monotonic(), 0
+        return self._limit
+
+    def _ask_medium(self) -> int:
         try:
             status = os.statvfs(self.blocks)
         except OSError:
@@ -66,8 +78,11 @@ class Place:
         return int(self.limit_bytes * OVERSIZE_SHARE)
 
     def is_oversize(self, size: int) -> bool:
-        """Whether a file of *size* bytes has to be content with `share_bytes` here."""
-        return size > self.limit_bytes * self.tier.low
+        """Whether a file of *size* bytes has to be content with `share_bytes` here.
+
+        A matter of the quota, not of what the medium has room for now: all processes have to answer alike.
+        """
+        return size > self.tier.quota_bytes * self.tier.low
 
     def fits(self, size: int) -> bool:
         """Whether *size* more bytes leave it below its high watermark."""
@@ -75,6 +90,7 @@ class Place:
 
     def reserve(self, count: int) -> bool:
         """See `Usage.reserve`."""
+        self._since_asked += count
         return self.usage.reserve(count, self.limit_bytes)
 
     def stem(self, id: int) -> str:

@@ -5,7 +5,7 @@ Folder by folder, so that a million files cost neither memory nor the time of an
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from blockcache.catalog import Catalog, Use
 from blockcache.place import FOLDERS, Place
@@ -19,24 +19,40 @@ _PAGE = 10_000
 _UNFINISHED_S = 60.0
 
 
-def sweep(place: Place, catalog: Catalog) -> None:
+def sweep(place: Place, places: Sequence[Place], catalog: Catalog) -> None:
     """Remove files of *place* that have no row or were never finished, and make the rows tell what is there.
+
+    One that is in a nearer one of all *places* as well was about to be moved when its mover died.
 
     Raises:
         OSError: the medium does not answer. sqlite3.Error: nor does the catalog.
     """
+    nearer, has_others = places[: place.index], len(places) > 1
     kept = removed = 0
     for number in range(FOLDERS):
         found = _stored(f"{place.blocks}/{number:02x}")
         known = catalog.known(found)
-        catalog.note_use(
-            [Use(id, found[id], 0.0, place.index) for id, recorded in known.items() if recorded != found[id]]
-        )
-        for id in found.keys() - known.keys():
+        double = {id for id in found for other in nearer if _is_there(other.stem(id))}
+        unwanted = (found.keys() - known.keys()) | double
+        for id in unwanted:
             remove(place.stem(id))
-        kept, removed = kept + len(known), removed + len(found) - len(known)
+        # Of several tiers, the rows may name the wrong one.
+        wrong = {id for id in known.keys() - double if has_others or known[id] != found[id]}
+        _note(catalog, place, wrong)
+        kept, removed = kept + len(found) - len(unwanted), removed + len(unwanted)
     lost = _forget_lost(place, catalog)
     log.info("cache.swept", path=place.tier.path, files=kept, removed=removed, lost=lost)
+
+
+def _note(catalog: Catalog, place: Place, ids: Collection[int]) -> None:
+    """Record what there is of *ids*, measured when no other process can write: one may be storing more just now."""
+    if ids:
+        catalog.note_use([], lambda: [Use(id, _cached_bytes(place.stem(id)), 0.0, place.index) for id in ids])
+
+
+def _cached_bytes(stem: str) -> int:
+    """What is cached of one file, whichever way it is kept."""
+    return stored_bytes(f"{stem}.map") or (os.stat(stem).st_size if is_whole(stem) else 0)
 
 
 def _stored(folder: str) -> dict[int, int]:
@@ -79,7 +95,7 @@ def _forget_lost(place: Place, catalog: Catalog) -> int:
     after = lost = 0
     while page := catalog.cached_after(place.index, after, _PAGE):
         gone = [id for id in page if not _is_there(place.stem(id))]
-        catalog.note_use([Use(id, 0, 0.0, place.index) for id in gone])
+        _note(catalog, place, gone)
         after, lost = page[-1], lost + len(gone)
     return lost
 

@@ -64,7 +64,7 @@ class Tiers:
         except OSError as error:
             raise Unavailable(f"tier {where!r}: {error.strerror}; its folder must be writable") from error
         self._evictions = [place.usage.evictions for place in self.places]
-        self._ledger = Ledger(catalog, self.places, self._kept_files)
+        self._ledger = Ledger(catalog, self.places)
 
     @property
     def quota_bytes(self) -> int:
@@ -226,12 +226,13 @@ class Tiers:
         """*count* bytes of *id* that were reserved are in *file* now."""
         place = self.places[file.tier]
         self._promised[file.tier] = max(0, self._promised[file.tier] - count)
-        unknown = self._ledger.note_stored(id, file, place, count)
-        if place.is_pressed and unknown > place.tier.quota_bytes * _UNKNOWN_SHARE:
+        unknown, files = self._ledger.note_stored(id, file, count)
+        is_needed = place.is_pressed and unknown > place.tier.quota_bytes * _UNKNOWN_SHARE
+        if is_needed or files > self._kept_files:
             self._flush_early()
 
     def _flush_early(self) -> None:
-        """The keeper can only evict what the catalog knows of."""
+        """The keeper can only evict what the catalog knows of, and what it does not know is held open."""
         try:
             self._ledger.flush()
         except sqlite3.Error as error:  # housekeeping tries again, and says so if that fails as well

@@ -330,6 +330,28 @@ def test_memory_that_forgot_everything_is_not_counted(tiers: Tiers, catalog: Cat
     after.close()
 
 
+def test_file_whose_move_was_cut_short_is_where_it_was(tiers: Tiers, catalog: Catalog, tmp_path: Path) -> None:
+    nodes = [node(catalog, name, blocks) for name, blocks in (("small", 1), ("large", 3), ("almost", 3))]
+    assert all(fill(tiers, one) for one in nodes)
+    tiers.flush()
+    for one in nodes:
+        copy = tiers.places[1].open(one)
+        copy.write(0, memoryview(content(one))[:BLOCK])
+    catalog.note_use([Use(nodes[2].id, 3 * BLOCK, 0.0, 1)])  # killed just before it let go of the old one
+    (tmp_path / "far" / "session.json").unlink()
+
+    after = opened(tmp_path, catalog)
+    keeper = Keeper(after, catalog, lambda node: None)
+    assert keeper.keeps()
+
+    assert used(after) == [7 * BLOCK, 0]
+    assert catalog.cached_by_tier() == {0: 7 * BLOCK}
+    assert [tier_of(after, one) for one in nodes] == ["near"] * 3
+    assert not [path for path in (tmp_path / "far" / "blocks").rglob("*") if path.is_file()]
+    keeper.close()
+    after.close()
+
+
 def test_leftovers_without_meaning_go(tiers: Tiers, catalog: Catalog, tmp_path: Path) -> None:
     kept = node(catalog, "kept", 0, 100)
     assert fill(tiers, kept)
@@ -363,7 +385,7 @@ def test_session_that_ended_well_is_not_swept(
     first.flush()
     first.close()
     swept: list[str] = []
-    monkeypatch.setattr("blockcache.keeper.sweep", lambda place, catalog: swept.append(place.tier.path))
+    monkeypatch.setattr("blockcache.keeper.sweep", lambda place, places, catalog: swept.append(place.tier.path))
 
     second = opened(tmp_path, catalog)
     keeper = Keeper(second, catalog, lambda node: None)

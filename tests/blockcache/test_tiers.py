@@ -264,7 +264,7 @@ def test_catalog_hears_what_each_tier_holds(tiers: Tiers, catalog: Catalog) -> N
 def test_what_the_catalog_could_not_be_told_is_told_later(
     tiers: Tiers, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(uses: object) -> None:
+    def refuse(*uses: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
     fill(tiers, node(catalog, "first", 4))
