@@ -171,6 +171,8 @@ class Daemon:
         while True:
             self._release_backings()
             features, reasons = features_of(self._connected, self._filesystem.passthrough_problem)
+            if self._kernel is not None:
+                self._reporter.pushed_bytes = self._kernel.stored_bytes
             if not self._reporter.report(dataset, features, reasons):
                 await self._outlive_supervisor()
             await trio.sleep(_REPORT_PERIOD_S)

@@ -44,6 +44,8 @@ class KernelCache:
         self._contents: deque[tuple[int, memoryview]] = deque()
         self._bytes_waiting = 0
         self._is_closed = False
+        self.stored_bytes = 0
+        """Put into the page cache so far."""
         self._memory_looked_at, self._has_memory = 0.0, True
         self._threads = [
             threading.Thread(target=work, name=f"kernel's {what}", daemon=True)
@@ -113,6 +115,7 @@ class KernelCache:
                 node, content = self._contents.popleft()
             if self._can_spare_memory() and self._send(_STORE, [_STORED.pack(node, 0, len(content), 0), content]):
                 FUSE_STORED_BYTES.inc(len(content))
+                self.stored_bytes += len(content)
             with self._changed:
                 self._bytes_waiting -= len(content)
             del content

@@ -64,6 +64,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     misses: int
     read_bytes: int
     rss_bytes: int
+    pushed_bytes: int = 0
     sources: tuple[SourceHealth, ...]
     tiers: tuple[Tier, ...] = ()
     is_listed: bool = False
@@ -102,6 +103,8 @@ class Reads(msgspec.Struct, frozen=True, rename="camel"):
     """Share of the reads that needed no source, 0 to 1; 0 where there were none."""
     bytes_per_second: int = 0
     """Over the last seconds."""
+    pushed_bytes: int = 0
+    """Put into the kernel's page cache ahead of any reader."""
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel"):
@@ -176,7 +179,8 @@ def _reads(reports: list[Report], earlier: Reads, bytes_per_second: int) -> Read
     misses = earlier.misses + sum(report.misses for report in reports)
     delivered = earlier.bytes + sum(report.read_bytes for report in reports)
     ratio = round(hits / (hits + misses), 4) if hits + misses else 0.0
-    return Reads(hits, misses, delivered, ratio, bytes_per_second)
+    pushed = earlier.pushed_bytes + sum(report.pushed_bytes for report in reports)
+    return Reads(hits, misses, delivered, ratio, bytes_per_second, pushed)
 
 
 def _features(reports: list[Report], *, survives_kill: bool) -> tuple[Features, dict[str, str]]:

@@ -35,6 +35,7 @@ class Reporter:
         self._reports, self._status_file = reports, status_file
         self._rate = Rate()
         self.ready = self.detached = False
+        self.pushed_bytes = 0
 
     def report(self, dataset: CachedDataset, features: Features, reasons: dict[str, str]) -> bool:
         """Tell how *dataset* is served. False when a supervisor there was is gone."""
@@ -67,6 +68,7 @@ class Reporter:
             misses=dataset.counters.misses,
             read_bytes=dataset.counters.bytes,
             rss_bytes=resident_bytes(),
+            pushed_bytes=self.pushed_bytes,
             sources=tuple(_health(dataset, source) for source in dataset.config.sources),
             tiers=_tiers(dataset),
             is_listed=dataset.catalog.is_complete,

@@ -259,6 +259,7 @@ class Supervisor:
                     self._earlier.hits + child.last.hits,
                     self._earlier.misses + child.last.misses,
                     self._earlier.bytes + child.last.read_bytes,
+                    pushed_bytes=self._earlier.pushed_bytes + child.last.pushed_bytes,
                 )
         self._failures = 0 if now - child.started > _SETTLED_AFTER_S else self._failures + 1
         if self._failures > 1:

@@ -147,7 +147,7 @@ def test_status_tells_what_is_served(local: Mounted, tree: Path) -> None:
     assert status["features"]["survivesKill"] is True
     assert status["cache"]["quotaBytes"] == 20 << 30
     assert status["files"] > 0
-    assert {"hits", "misses", "bytes", "hitRatio", "bytesPerSecond"} == status["reads"].keys()
+    assert {"hits", "misses", "bytes", "hitRatio", "bytesPerSecond", "pushedBytes"} == status["reads"].keys()
 
 
 def test_status_text_is_for_people(local: Mounted) -> None:

@@ -59,7 +59,7 @@ def test_json_has_the_names_that_users_rely_on() -> None:
         "dataset", "sources", "cache", "files", "processes", "features", "reads", "reasons", "listing",
     }  # fmt: skip
     assert plain["cache"].keys() == {"quotaBytes", "cachedBytes", "totalBytes", "cachedPercentage", "tiers"}
-    assert plain["reads"].keys() == {"hits", "misses", "bytes", "hitRatio", "bytesPerSecond"}
+    assert plain["reads"].keys() == {"hits", "misses", "bytes", "hitRatio", "bytesPerSecond", "pushedBytes"}
     assert plain["listing"] == {"complete": False}
     assert plain["processes"] == [{"pid": 7, "role": "daemon", "rssBytes": 1}]
     assert plain["features"] == {
