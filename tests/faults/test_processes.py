@@ -10,7 +10,7 @@ import pytest
 from tests.faults.origin import Asked, Fault, FaultyOrigin
 from tests.faults.readers import reading
 from tests.faults.sizes import MIB, READERS, ROUNDS
-from tests.fusemount.mounts import Mounted, content, layers, mounted, until
+from tests.fusemount.mounts import Mounted, content, headrace, layers, mounted, until
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("private_mounts")]
 
@@ -49,7 +49,7 @@ def until_replaced(mount: Mounted, victims: set[int]) -> None:
 
 
 @pytest.mark.parametrize("which", ["one", "all"])
-@pytest.mark.parametrize("number", [signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda number: number.name)
 def test_readers_notice_nothing_of_daemons_that(
     origin: FaultyOrigin, tmp_path: Path, number: signal.Signals, which: str
 ) -> None:
@@ -63,6 +63,31 @@ def test_readers_notice_nothing_of_daemons_that(
         origin.release()
 
         assert readers.finish() == []
+
+
+def test_tree_of_processes_that_was_killed_is_mounted_again_over_its_remains(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    origin.release()
+    with mounted(tmp_path, origin.url) as mount:
+        with reading(mount.path, FILES, READERS) as readers:
+            assert readers.finish() == []
+        until(lambda: mount.status()["cache"]["cachedBytes"] == sum(map(len, FILES.values())))
+        victims = [process["pid"] for process in mount.status()["processes"]]
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        until(lambda: all(map(is_gone, victims)))
+        before = origin.counts()
+
+        again = headrace("mount", "--background", "--cache-dir", str(mount.cache), origin.url, str(mount.path))
+
+        assert again.returncode == 0, again.stderr
+        assert layers(mount.path) == 1
+        with reading(mount.path, FILES, READERS) as readers:
+            assert readers.finish() == []
+        fetched = origin.counts() - before
+        assert not [request for request in fetched if request.startswith("GET ") and request != "GET "]
+        assert "Traceback" not in again.stderr
 
 
 def test_mount_that_is_told_to_end_while_busy_ends_cleanly(origin: FaultyOrigin, tmp_path: Path) -> None:
