@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.origin import Asked, Fault, FaultyOrigin
-from tests.faults.readers import reading
+from tests.faults.readers import outcomes, reading
 from tests.faults.sizes import MIB, READERS, ROUNDS
 from tests.fusemount.mounts import Mounted, content, headrace, layers, mounted, until
 
@@ -63,6 +63,38 @@ def test_readers_notice_nothing_of_daemons_that(
         origin.release()
 
         assert readers.finish() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda number: number.name)
+def test_spare_daemon_that_is_lost_is_not_relied_upon(
+    origin: FaultyOrigin, tmp_path: Path, number: signal.Signals
+) -> None:
+    with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
+        origin.until_stalled()
+        until(lambda: bool(mount.pids("standby")))
+        victims = set(mount.pids("daemon"))
+
+        for victim in [*mount.pids("standby"), *victims]:
+            os.kill(victim, number if victim not in victims else signal.SIGKILL)
+        until_replaced(mount, victims)
+        origin.release()
+
+        assert readers.finish() == []
+
+
+def test_readers_notice_nothing_of_a_broker_that_is_stopped(origin: FaultyOrigin, tmp_path: Path) -> None:
+    with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
+        origin.until_stalled()
+        (broker,) = mount.pids("broker")
+
+        os.kill(broker, signal.SIGSTOP)
+        try:
+            origin.release()
+            assert readers.finish() == []
+        finally:
+            os.kill(broker, signal.SIGCONT)
+
+        assert outcomes(mount.path, FILES) == dict.fromkeys(FILES, "")
 
 
 def test_tree_of_processes_that_was_killed_is_mounted_again_over_its_remains(
