@@ -168,7 +168,9 @@ class Supervisor:
         """Start the next process that is missing, if its time has come; whether one was."""
         serving = [child for child in self._children if not child.is_detached and not child.standby]
         spares = [child for child in self._children if child.standby]
-        if len(serving) < self._wanted:
+        # A daemon that can only be alone says so; others would be refused by the broker for ever.
+        must_be_alone = any(child.last is not None and "processes" in child.last.reasons for child in serving)
+        if len(serving) < (1 if must_be_alone else self._wanted):
             if spares and spares[0].last is not None:
                 self._promote(spares[0])
                 return True

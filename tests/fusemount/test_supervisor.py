@@ -146,6 +146,16 @@ def test_standby_takes_the_place_of_a_killed_daemon_and_gets_a_successor() -> No
         until(lambda: len(pids(supervisor, "standby") - {spare}) == 1)
 
 
+def test_daemon_that_has_to_be_alone_is_left_alone() -> None:
+    alone = _TALK.replace('"reasons":{}', '"reasons":{"processes":"no shim"}')
+    with supervised(_WAIT + alone, processes=1, standby=True) as supervisor:
+        until(lambda: supervisor.is_ready)
+        supervisor._wanted = 2
+
+        until(lambda: len(pids(supervisor, "standby")) == 1)
+        assert len(pids(supervisor)) == 1
+
+
 def test_killed_standby_is_replaced_and_nobody_else() -> None:
     with supervised(_WAIT + _TALK, standby=True) as supervisor:
         until(lambda: supervisor.is_standby_ready)
