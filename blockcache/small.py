@@ -6,6 +6,7 @@ is fetched in batches, because a thread's turn costs as much as a file.
 """
 
 import math
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -272,7 +273,11 @@ class SmallFiles:
             found.append((flight, entry, memoryview(content)))
         if not found:
             return
-        rows = self._tree.catalog.pin([(flight.node.id, entry) for flight, entry, _ in found])
+        try:
+            rows = self._tree.catalog.pin([(flight.node.id, entry) for flight, entry, _ in found])
+        except sqlite3.Error as error:
+            # What cannot be pinned must not be read: the next read of the same file may meet another version.
+            raise Unavailable(f"the catalog cannot be written: {error}") from error
         for (flight, _, data), row in zip(found, rows, strict=True):
             if row is None:
                 flight.error = VersionChanged(f"{flight.path!r}: the source has another version by now")
