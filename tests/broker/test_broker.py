@@ -1,5 +1,6 @@
 """Real mounts by a broker in this process: mount, serve, bind, unbind, unmount."""
 
+import errno
 import os
 import shutil
 import threading
@@ -150,6 +151,60 @@ def test_blocking_device_is_for_a_daemon_alone(node: Node) -> None:
         pytest.raises(Conflict, match="must be the only one"),
     ):
         BrokerSession(node.socket(), TOKEN, blocking=True, deadline_s=SOON_S)
+
+
+def session(node: Node, *, blocking: bool = False) -> BrokerSession:
+    return BrokerSession(node.socket(), TOKEN, blocking=blocking, deadline_s=SOON_S)
+
+
+def test_attached_daemon_is_told_what_its_connection_can_do(node: Node) -> None:
+    node.mount()
+    daemon = session(node)
+    origin = mountinfo.at(mountinfo.read(), str(node.paths().mount))[-1]
+
+    assert daemon.attached.passthrough
+    assert daemon.attached.resend
+    assert (daemon.attached.read_ahead_kib, daemon.attached.read_ahead_problem) == (4096, "")
+    assert Path(f"/sys/class/bdi/{origin.device}/read_ahead_kb").read_text() == "4096\n"
+    daemon.close()
+
+
+def test_read_ahead_that_cannot_be_set_is_told_with_its_reason(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, text: str) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", refuse)
+        node.mount()
+    daemon = session(node)
+
+    assert daemon.attached.read_ahead_kib == 0
+    assert "read_ahead_kb: Operation not permitted" in daemon.attached.read_ahead_problem
+    daemon.close()
+
+
+def test_how_files_are_opened_is_settled_by_the_first_daemon_for_all(node: Node) -> None:
+    node.mount()
+    first, second = session(node), session(node)
+
+    assert (first.attached.no_open, second.attached.no_open) == (None, None)
+    assert [first.settle(no_open=True), second.settle(no_open=False), first.settle(no_open=False)] == [True] * 3
+    first.close()
+    second.close()
+    later = session(node)
+    assert later.attached.no_open is True
+    assert later.settle(no_open=False) is True
+    later.close()
+
+
+def test_daemon_that_needs_open_messages_is_refused_where_there_are_none(node: Node) -> None:
+    node.mount()
+    first = session(node)
+    first.settle(no_open=True)
+    first.close()
+
+    with pytest.raises(Conflict, match="takes the FUSE shim"):
+        session(node, blocking=True)
 
 
 def test_served_mount_is_read(node: Node) -> None:
