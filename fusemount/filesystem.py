@@ -223,7 +223,7 @@ class FileSystem:
 
     def extended_attributes(self, node_id: int) -> list[bytes]:
         """Names of the inode's extended attributes."""
-        return xattrs.names(self._dataset.tree.node(row_of(node_id)))
+        return xattrs.names(self._dataset, self._dataset.tree.node(row_of(node_id)))
 
     def extended_attribute(self, node_id: int, name: bytes) -> bytes | None:
         """The value of one extended attribute; None where the inode does not have it."""

@@ -6,7 +6,7 @@ getfattr -d -m headrace FILE
 import os
 from urllib.parse import quote
 
-from blockcache.catalog import Node
+from blockcache.catalog import ROOT_ID, Node
 from blockcache.dataset import CachedDataset
 from datamodel.client import Source
 
@@ -15,15 +15,17 @@ _LOCAL_SCHEMES = ("local", "file")
 _QUOTED_SCHEMES = ("http://", "https://")
 
 
-def names(node: Node) -> list[bytes]:
-    """Names of the attributes that *node* has."""
+def names(dataset: CachedDataset, node: Node) -> list[bytes]:
+    """Names of the attributes that *node* has; a root that shows several sources as folders is from none of them."""
+    if node.id == ROOT_ID and dataset.tree.is_split:
+        return []
     found = ["url", "source"] if node.is_dir else ["url", "source", "version", "cached_percent"]
     return [_PREFIX + name.encode() for name in found]
 
 
 def value(dataset: CachedDataset, node: Node, name: bytes) -> bytes | None:
     """The value of one attribute; None where *node* has none of that name."""
-    if name not in names(node):
+    if name not in names(dataset, node):
         return None
     what = name.removeprefix(_PREFIX)
     if what == b"version":
@@ -47,7 +49,9 @@ def url_of(source: Source, path: str) -> str:
     url = without_secrets(source.url)
     if url.startswith(_QUOTED_SCHEMES):
         path = quote(os.fsencode(path))
-    return f"{url.rstrip('/')}/{path}" if path else url
+    if not path:
+        return url
+    return url + path if url.endswith("/") else f"{url}/{path}"
 
 
 def without_secrets(url: str) -> str:
