@@ -22,7 +22,7 @@ from blockcache.catalog import CATALOG_NAME, Catalog
 from broker import mountinfo
 from broker.broker import Broker
 from broker.server import BrokerServer
-from datamodel.client import ClientConfig, Tier, encode_client_config
+from datamodel.client import ClientConfig, Source, Tier, encode_client_config
 from datamodel.errors import (
     Conflict,
     DeadlineExceeded,
@@ -258,25 +258,32 @@ def check_sources_answer(config: ClientConfig, warn: Callable[[str], None]) -> N
     """Refuse a mount whose source cannot be reached and of which nothing is cached; a typo is found at once that way.
 
     Raises:
-        UserError: unknown scheme or option. NotFound, Unavailable: the source says so.
+        UserError: unknown scheme or option. NotFound, PermissionRefused, Unavailable: the source says so.
     """
     origins = open_origins(config)
     try:
-        for origin in origins.values():
+        for source in config.sources:
             try:
-                next(iter(origin.list("")), None)  # a stat of the root is answered without asking by some
-            except (PermissionRefused, UserError) as error:
-                # Single files may be readable for all that.
-                warn(f"source {origin.name!r} cannot be listed: {error}")
+                next(iter(origins[source.path].list("")), None)  # a stat of the root is answered without asking by some
             except NotFound as error:
-                raise NotFound(f"source {origin.name!r}: {error}; check its URL") from error
+                raise NotFound(f"source {source.name!r}: {error}; check its URL") from error
+            except (PermissionRefused, UserError) as error:
+                if not _is_open_web(source) and not _has_files(config):
+                    raise type(error)(f"source {source.name!r}: {error}") from error
+                warn(f"source {source.name!r} cannot be listed: {error}")
             except Unavailable as error:
                 if not _has_files(config):
-                    raise Unavailable(f"source {origin.name!r}: {error}") from error
-                warn(f"source {origin.name!r} is away, what is known of it is served: {error}")
+                    raise Unavailable(f"source {source.name!r}: {error}") from error
+                warn(f"source {source.name!r} is away, what is known of it is served: {error}")
     finally:
         for origin in origins.values():
             origin.close()
+
+
+def _is_open_web(source: Source) -> bool:
+    """Whether it is a web server asked without credentials: many let everybody read files, but not list folders."""
+    given = {option.lower() for option in (*source.options, *source.option_files)}
+    return source.url.startswith(("http://", "https://")) and not given & {"username", "password", "bearer-token"}
 
 
 def _has_files(config: ClientConfig) -> bool:

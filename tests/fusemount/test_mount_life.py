@@ -246,16 +246,26 @@ def test_secret_of_the_environment_opens_the_source_and_is_seen_nowhere(
     assert leaves_nothing(mount.path)
 
 
-def test_wrong_password_is_told_when_mounting(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_password_is_refused_when_mounting(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "users").write_text("me:{PLAIN}right\n")
     (tmp_path / "password").write_text("wrong\n")
     options = f'autoindex on; auth_basic "x"; auth_basic_user_file {tmp_path}/users;'
     words = ("--option", "username=me", "--option-file", f"password={tmp_path}/password")
     with nginx(tree, tmp_path, options) as url:
-        command = ("mount", "--background", "--log-file", str(tmp_path / "log"), "--cache-dir", str(tmp_path / "cache"))
-        result = headrace(*command, *words, url, str(tmp_path / "mnt"))
-        headrace("umount", str(tmp_path / "mnt"))
+        result = headrace("mount", "--cache-dir", str(tmp_path / "cache"), *words, url, str(tmp_path / "mnt"))
 
-    assert "cannot be listed" in result.stderr
-    assert "401" in result.stderr
+    assert (result.returncode, "source 'source': " in result.stderr, "401" in result.stderr) == (1, True, True)
     assert "wrong" not in result.stderr
+    assert leaves_nothing(tmp_path / "mnt")
+
+
+def test_web_server_that_lists_nothing_is_mounted_with_a_warning_for_its_files(tree: Path, tmp_path: Path) -> None:
+    mountpoint = tmp_path / "mnt"
+    words = ("--background", "--log-file", str(tmp_path / "log"), "--cache-dir", str(tmp_path / "cache"))
+    with nginx(tree, tmp_path, "autoindex off;") as url:
+        result = headrace("mount", *words, url, str(mountpoint))
+        try:
+            assert (result.returncode, "cannot be listed" in result.stderr) == (0, True)
+            assert (mountpoint / "file").read_bytes() == content(5 * MIB, 1)
+        finally:
+            headrace("umount", "--lazy", str(mountpoint))
