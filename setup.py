@@ -1,7 +1,7 @@
-"""Build the FUSE shim: the one part of the package that setup.cfg cannot describe.
+"""Build the parts in C, which setup.cfg cannot describe: the FUSE shim, and what packs the names of folders.
 
-The extension is optional. Without a compiler or libfuse's headers the package still installs, and the client
-serves through plain single-process FUSE.
+Both are optional. Without a compiler or libfuse's headers the package still installs, and the client serves through
+plain single-process FUSE, and lists folders more slowly.
 """
 
 import subprocess
@@ -27,6 +27,12 @@ setup(
             extra_compile_args=["-O2", "-Wall", "-Wextra", "-D_FILE_OFFSET_BITS=64", *pkg_config("--cflags")],
             extra_link_args=pkg_config("--libs"),
             optional=True,
-        )
+        ),
+        Extension(
+            "fusemount._pack",
+            sources=["fusemount/_pack.c"],
+            extra_compile_args=["-O2", "-Wall", "-Wextra"],
+            optional=True,
+        ),
     ]
 )

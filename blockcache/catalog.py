@@ -20,12 +20,22 @@ from obs import logs
 
 log = logs.get("blockcache")
 
-__all__ = ["CATALOG_NAME", "ROOT_ID", "Catalog", "Changes", "Listed", "Listing", "Node", "Use"]
+__all__ = ["CATALOG_NAME", "ROOT_ID", "Catalog", "Changes", "Listed", "Listing", "Name", "Node", "Use"]
 
 CATALOG_NAME = "catalog.sqlite"
 """Its file in the folder of the cache."""
 _KEPT_CHANGES = 100_000
 _REMEMBERED = 4096
+
+
+Name = tuple[int, bytes, int, int, int, int, int, int, int]
+"""Row, name, whether it is a directory, size in bytes, mtime in ns since 1970 (both 0 where unknown), incarnation,
+number of links (1 for a directory whose children nobody counted), whether it is a symbolic link, whether executable."""
+_NAMES = """
+    SELECT id, name, is_dir, coalesce(size, 0), coalesce(mtime_ns, changed_ns, 0), incarnation,
+        iif(is_dir AND listed_at IS NOT NULL, 2 + folders, 1), link_target IS NOT NULL, is_executable
+    FROM node WHERE parent = ? AND id > ? ORDER BY id LIMIT ?
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,10 @@ class Catalog:
             sqlite3.OperationalError: the disk is full already.
         """
         self._database.reserve()
+
+    def names(self, parent: int, after: int, limit: int) -> list[Name]:
+        """As `children`, but no more than a listing with attributes takes, and fast."""
+        return self._database.connection.execute(_NAMES, (parent, after, limit)).fetchall()
 
     # ---- what sources say ---------------------------------------------------------------------------------------
 

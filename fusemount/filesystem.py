@@ -10,7 +10,6 @@ listing bounds then, and for bytes that are not in its page cache; versions are 
 
 import mmap
 import os
-import stat
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,13 +18,13 @@ from typing import TypeVar
 
 import trio
 
-from blockcache.catalog import Node
+from blockcache.catalog import Name, Node
 from blockcache.dataset import Buffer, CachedDataset
 from datamodel.errors import DeadlineExceeded, NotFound, Unavailable, UserError, VersionChanged
 from fusemount import packed, xattrs
 from fusemount.givenup import GivenUp
-from fusemount.nodes import is_current, is_passthrough, node_id, row_of
-from fusemount.packed import Attributes
+from fusemount.nodes import is_current, is_passthrough, row_of
+from fusemount.packed import Attributes, Look
 from fusemount.pages import Pages
 from obs import logs
 
@@ -65,11 +64,11 @@ class FileSystem:
         self._listed: OrderedDict[int, float] = OrderedDict()
         self._backings: OrderedDict[int, int] = OrderedDict()
         self._shown: OrderedDict[int, float | None] = OrderedDict()
-        self._pages = Pages()
         config = dataset.config
         self._ttl_s = min(config.attribute_ttl_s, config.listing_ttl_s) if no_open else config.attribute_ttl_s
         can_change = open_backing is not None and not no_open and not can_invalidate
-        self._incomplete_ttl_s = min(_INCOMPLETE_TTL_S, self._ttl_s) if can_change else self._ttl_s
+        self._look = Look.of(config, self._ttl_s, min(_INCOMPLETE_TTL_S, self._ttl_s) if can_change else self._ttl_s)
+        self._pages = Pages(packed.fastest_pack_names(), self._look)
         self.passthrough_problem = ""
 
     # ---- names ----------------------------------------------------------------------------------------------------
@@ -133,19 +132,21 @@ class FileSystem:
         row = row_of(node_id)
         if not self._is_listed_now(row):
             return None
-        return self._pages.page(row, after, size, lambda limit: self._entries(row, after, limit))
+        return self._page(row, after, size)
 
     async def page(self, node_id: int, after: int, size: int) -> bytes:
         """As many of a directory's entries after offset *after* as *size* bytes of the kernel's format hold."""
         row = row_of(node_id)
         await self._dataset.tree.ensure_listed(row)
-        return self._pages.page(row, after, size, lambda limit: self._entries(row, after, limit))
+        return self._page(row, after, size)
 
     async def entries(self, node_id: int, after: int, limit: int) -> list[tuple[bytes, Attributes, int]]:
         """(name, attributes, offset to go on from) of a directory's entries after offset *after*."""
         row = row_of(node_id)
         await self._dataset.tree.ensure_listed(row)
-        return self._entries(row, after, limit)
+        self._note_shown(row, after)
+        names = self._dataset.catalog.names(row, after, limit)
+        return [(name[1], self._look.attributes(name), name[0]) for name in names]
 
     # ---- bytes ----------------------------------------------------------------------------------------------------
 
@@ -240,11 +241,13 @@ class FileSystem:
 
     # ---- parts ----------------------------------------------------------------------------------------------------
 
-    def _entries(self, row: int, after: int, limit: int) -> list[tuple[bytes, Attributes, int]]:
+    def _page(self, row: int, after: int, size: int) -> bytes:
+        self._note_shown(row, after)
+        return self._pages.page(row, after, size, lambda limit: self._dataset.catalog.names(row, after, limit))
+
+    def _note_shown(self, row: int, after: int) -> None:
         if not after:  # the kernel asks from the start when it has nothing to go on with
             _remember(self._shown, row, self._dataset.tree.node(row).listed_at)
-        nodes = self._dataset.catalog.children(row, after, limit)
-        return [(os.fsencode(node.name), self._attributes(node), node.id) for node in nodes]
 
     def _is_listed_now(self, folder: int) -> bool:
         """Whether the names of the row *folder* are known and young enough. What was found out holds for a second."""
@@ -262,30 +265,13 @@ class FileSystem:
         return listed_at is not None and 0 <= self._dataset.catalog.clock() - listed_at < ttl_s
 
     def _attributes(self, node: Node, shown_id: int | None = None) -> Attributes:
-        config = self._dataset.config
-        mode, links = _mode(node, config.file_mode, config.folder_mode)
-        is_settled = node.is_dir or node.incarnation % 2 == 1
-        return Attributes(
-            node_id(node) if shown_id is None else shown_id,
-            mode,
-            links,
-            node.size or 0,
-            node.mtime_ns or 0,  # not known, but the same to every process
-            config.owner_uid,
-            config.owner_gid,
-            self._ttl_s if is_settled else self._incomplete_ttl_s,
-        )
-
-
-def _mode(node: Node, file_mode: int, folder_mode: int) -> tuple[int, int]:
-    """Type and permissions, and the number of links; 1 for a folder says that nobody counted those below."""
-    if node.is_dir:
-        return stat.S_IFDIR | folder_mode, 1 if node.listed_at is None else 2 + node.folders
-    if node.link_target is not None:
-        return stat.S_IFLNK | 0o777, 1
-    if node.is_executable:
-        return stat.S_IFREG | file_mode | (file_mode & 0o444) >> 2, 1
-    return stat.S_IFREG | file_mode, 1
+        links = 1 if not node.is_dir or node.listed_at is None else 2 + node.folders
+        name: Name = (
+            node.id, b"", node.is_dir, node.size or 0, node.mtime_ns or 0, node.incarnation, links,
+            node.link_target is not None, node.is_executable,
+        )  # fmt: skip
+        found = self._look.attributes(name)
+        return found if shown_id is None else found._replace(node_id=shown_id)
 
 
 def _is_of_unknown_size(node: Node) -> bool:

@@ -1,9 +1,14 @@
 """Replies of the FUSE protocol as the kernel takes them. Format: linux/fuse.h, little endian, 7.23 and later."""
 
+import stat
 import struct
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
-from fusemount.nodes import row_of
+from blockcache.catalog import Name
+from datamodel.client import ClientConfig
+from fusemount.nodes import INCARNATION_BITS, number, row_of
 
 KEEP_CACHE, CACHE_DIR, NOFLUSH, PASSTHROUGH = 1 << 1, 1 << 3, 1 << 5, 1 << 7
 """Flags of an open reply (FOPEN_*)."""
@@ -61,6 +66,59 @@ def folder_entry(found: Attributes, name: bytes, offset: int) -> bytes:
     """struct fuse_direntplus: one name of a READDIRPLUS answer; the listing goes on behind it from *offset*."""
     head = _DIRENT.pack(row_of(found.node_id), offset, len(name), found.mode >> 12)
     return entry(found) + head + name + bytes(-len(name) % 8)
+
+
+class Look(NamedTuple):
+    """What all inodes of a mount have in common: owner, permissions, and how long the kernel may keep what it is told.
+
+    *settled_ttl_s* is for folders and what is read by passthrough, *incomplete_ttl_s* for files that may turn to it.
+    """
+
+    uid: int
+    gid: int
+    file_mode: int
+    folder_mode: int
+    settled_ttl_s: float
+    incomplete_ttl_s: float
+
+    @staticmethod
+    def of(config: ClientConfig, settled_ttl_s: float, incomplete_ttl_s: float) -> "Look":
+        """As *config* wants it."""
+        return Look(
+            config.owner_uid, config.owner_gid, config.file_mode, config.folder_mode, settled_ttl_s, incomplete_ttl_s
+        )
+
+    def attributes(self, name: Name) -> Attributes:
+        """Of the inode that a lookup of *name* leads to."""
+        row, _, is_dir, size, mtime_ns, incarnation, links, is_link, is_executable = name
+        mode = stat.S_IFREG | self.file_mode
+        if is_dir:
+            incarnation, mode = 0, stat.S_IFDIR | self.folder_mode
+        elif is_link:
+            mode = stat.S_IFLNK | 0o777
+        elif is_executable:
+            mode |= (self.file_mode & 0o444) >> 2
+        ttl_s = self.settled_ttl_s if is_dir or incarnation % 2 else self.incomplete_ttl_s
+        return Attributes(number(row, incarnation), mode, links, size, mtime_ns, self.uid, self.gid, ttl_s)
+
+
+PackNames = Callable[[list[Name], Look], tuple[bytes, Sequence[int]]]
+"""Names of a folder as the kernel takes them in the answer to READDIRPLUS, and where each of them ends."""
+
+
+def pack_names(names: list[Name], look: Look) -> tuple[bytes, Sequence[int]]:
+    """See PackNames; the one that works everywhere."""
+    pieces = [folder_entry(look.attributes(name), name[1], name[0]) for name in names]
+    return b"".join(pieces), list(accumulate(map(len, pieces)))
+
+
+def fastest_pack_names() -> PackNames:
+    """The one in C where it was built."""
+    try:
+        from fusemount import _pack
+    except ImportError:
+        return pack_names
+    return lambda names, look: _pack.pack_names(names, INCARNATION_BITS, *look)
 
 
 def _attr(found: Attributes) -> bytes:

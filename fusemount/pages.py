@@ -3,29 +3,24 @@
 import time
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Callable
 
-from fusemount import packed
-from fusemount.packed import Attributes
+from blockcache.catalog import Name
+from fusemount.packed import Look, PackNames
 
 _RUN_NAMES = 1024
 _KEPT_RUNS = 16
 _KEPT_FOR_S = 1.0
 
-Entries = Sequence[tuple[bytes, Attributes, int]]
-"""(name, attributes, offset to go on from), in the order of the offsets."""
-
 
 class _Run:
-    """Packed entries that follow offset *after*. Where there are none, the folder ends at *after*."""
+    """The packed *names* that follow offset *after*; each one's offset is its row."""
 
-    def __init__(self, after: int, entries: Entries) -> None:
-        pieces = [packed.folder_entry(attributes, name, offset) for name, attributes, offset in entries]
+    def __init__(self, after: int, names: list[Name], pack: PackNames, look: Look) -> None:
         self.born = time.monotonic()
-        self._offsets = [after, *(offset for _, _, offset in entries)]
-        self._ends = [0, *accumulate(map(len, pieces))]
-        self._bytes = b"".join(pieces)
+        self._bytes, ends = pack(names, look)
+        self._offsets = [after, *(name[0] for name in names)]
+        self._ends = [0, *ends]
 
     def page(self, after: int, size: int) -> bytes | None:
         """Whole entries behind offset *after*, of at most *size* bytes; None where this run does not have them."""
@@ -40,20 +35,21 @@ class _Run:
 class Pages:
     """The runs that were read last, of several folders."""
 
-    def __init__(self) -> None:
+    def __init__(self, pack: PackNames, look: Look) -> None:
+        self._pack, self._look = pack, look
         self._runs: OrderedDict[int, _Run] = OrderedDict()
 
-    def page(self, folder: int, after: int, size: int, read: Callable[[int], Entries]) -> bytes:
+    def page(self, folder: int, after: int, size: int, read: Callable[[int], list[Name]]) -> bytes:
         """The names of the row *folder* behind offset *after*, in at most *size* bytes; *read* gets the next ones."""
         run = self._runs.get(folder)
         if run is not None and time.monotonic() - run.born < _KEPT_FOR_S:
             found = run.page(after, size)
             if found is not None:
                 return found
-        entries = read(_RUN_NAMES)
-        if not entries:
+        names = read(_RUN_NAMES)
+        if not names:
             return b""
-        run = self._runs[folder] = _Run(after, entries)
+        run = self._runs[folder] = _Run(after, names, self._pack, self._look)
         self._runs.move_to_end(folder)
         while len(self._runs) > _KEPT_RUNS:
             self._runs.popitem(last=False)

@@ -4,20 +4,24 @@ import stat
 import struct
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockcache.catalog import Name
 from fusemount import nodes, packed
-from fusemount.packed import Attributes
-from fusemount.pages import Entries, Pages
+from fusemount.packed import Attributes, Look
+from fusemount.pages import Pages
 
 MOST_NAMES = 3000
+LOOK = Look(1, 2, 0o440, 0o550, 300.0, 1.5)
+PACKERS = [packed.pack_names, packed.fastest_pack_names()]
 
 
-def entries_of(names: list[bytes]) -> Entries:
-    """Entries with rows 10, 20, 30… in the order of *names*."""
+def names_of(names: list[bytes]) -> list[Name]:
+    """Files with rows 10, 20, 30… in the order of *names*."""
     return [
-        (name, Attributes(nodes.number(row, 0), stat.S_IFREG | 0o444, 1, 7, 5_000_000_003, 1, 2, 1.5), row)
+        (row, name, 0, 7, 5_000_000_003, 0, 1, 0, 0)
         for row, name in zip(range(10, 10 * len(names) + 10, 10), names, strict=True)
     ]
 
@@ -34,15 +38,15 @@ def parsed(page: bytes) -> Iterator[tuple[bytes, int]]:
     assert at == len(page)
 
 
-def walk(entries: Entries, sizes: list[int]) -> tuple[list[bytes], int]:
+def walk(names: list[Name], sizes: list[int]) -> tuple[list[bytes], int]:
     """All names, read by pages of *sizes* in turn; and how often the folder itself was read."""
     reads = 0
-    pages, found, after, turn = Pages(), [], 0, 0
+    pages, found, after, turn = Pages(packed.fastest_pack_names(), LOOK), [], 0, 0
 
-    def read(limit: int) -> Entries:
+    def read(limit: int) -> list[Name]:
         nonlocal reads
         reads += 1
-        return [one for one in entries if one[2] > after][:limit]
+        return [name for name in names if name[0] > after][:limit]
 
     while page := pages.page(1, after, sizes[turn % len(sizes)], read):
         assert len(page) <= sizes[turn % len(sizes)]
@@ -58,32 +62,56 @@ def walk(entries: Entries, sizes: list[int]) -> tuple[list[bytes], int]:
     st.lists(st.integers(packed.LARGEST_ENTRY_BYTES + 8, 20_000), min_size=1, max_size=5),
 )
 def test_pages_follow_each_other_without_gap_or_repetition(names: list[bytes], sizes: list[int]) -> None:
-    assert walk(entries_of(names), sizes)[0] == names
+    assert walk(names_of(names), sizes)[0] == names
+
+
+flags = st.integers(0, 1)
+any_name = st.tuples(
+    st.integers(2, 1 << 40), st.binary(min_size=1, max_size=255), flags, st.integers(0, (1 << 63) - 1),
+    st.integers(-(1 << 62), 1 << 62), st.integers(0, 1 << 30), st.integers(1, 1 << 31), flags, flags,
+)  # fmt: skip
+
+
+@given(st.lists(any_name, max_size=20), st.floats(0, 1e9), st.floats(0, 1e9))
+def test_names_are_packed_in_c_as_they_are_in_python(names: list[Name], settled_s: float, incomplete_s: float) -> None:
+    look = Look(1000, 1001, 0o640, 0o750, settled_s, incomplete_s)
+
+    wanted, found = (pack(names, look) for pack in PACKERS)
+
+    assert (found[0], list(found[1])) == (wanted[0], list(wanted[1]))
+
+
+@pytest.mark.parametrize(
+    "row", [(1, b"x" * 256, 0, 0, 0, 0, 1, 0, 0), (1, "text", 0, 0, 0, 0, 1, 0, 0), (1, b"x"), None, (None,) * 9]
+)
+def test_what_is_no_name_is_refused(row: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        PACKERS[1]([row], LOOK)  # type: ignore[list-item]  # the point of it
 
 
 def test_folder_is_read_in_long_runs_however_small_the_pages() -> None:
     names = [b"%d" % number for number in range(MOST_NAMES)]
 
-    found, reads = walk(entries_of(names), [4096])
+    found, reads = walk(names_of(names), [4096])
 
     assert found == names
     assert reads == -(-MOST_NAMES // 1024) + 1
 
 
 def test_reader_who_starts_in_the_middle_gets_the_rest() -> None:
-    entries = entries_of([b"a", b"b", b"c"])
+    names = names_of([b"a", b"b", b"c"])
 
-    page = Pages().page(1, 20, 4096, lambda limit: [one for one in entries if one[2] > 20])
+    page = Pages(packed.pack_names, LOOK).page(1, 20, 4096, lambda limit: [name for name in names if name[0] > 20])
 
     assert [name for name, _ in parsed(page)] == [b"c"]
 
 
 def test_folder_that_changed_is_read_afresh() -> None:
-    pages = Pages()
-    first = pages.page(1, 0, 4096, lambda limit: entries_of([b"old"]))
+    pages = Pages(packed.pack_names, LOOK)
+    first = pages.page(1, 0, 4096, lambda limit: names_of([b"old"]))
 
     pages.forget(1)
-    second = pages.page(1, 0, 4096, lambda limit: entries_of([b"new"]))
+    second = pages.page(1, 0, 4096, lambda limit: names_of([b"new"]))
 
     assert [[name for name, _ in parsed(page)] for page in (first, second)] == [[b"old"], [b"new"]]
 
