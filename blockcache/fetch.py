@@ -103,7 +103,9 @@ class Fetcher:
         try:
             if target.origin.has_ranges is None:
                 await patiently(
-                    lambda: trio.to_thread.run_sync(target.origin.stat, target.path, limiter=limiter),
+                    lambda: trio.to_thread.run_sync(
+                        target.origin.stat, target.path, limiter=limiter, abandon_on_cancel=True
+                    ),
                     target.origin.name,
                     target.path,
                 )
@@ -155,7 +157,9 @@ class Fetcher:
             front = target.front = Front()
             try:
                 await patiently(
-                    lambda: trio.to_thread.run_sync(self._read_front, target), target.origin.name, target.path
+                    lambda: trio.to_thread.run_sync(self._read_front, target, abandon_on_cancel=True),
+                    target.origin.name,
+                    target.path,
                 )
             except HeadraceError as error:
                 front.error = error
