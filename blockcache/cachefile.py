@@ -37,6 +37,8 @@ class CacheFile(ABC):
         self.blocks = -(-size // block_bytes)
         self.tier = 0
         """Index of the tier that it is in."""
+        self.read_flags = os.RWF_NOWAIT
+        """For `read_now`: 0 on a medium where reading never waits, which has no use for the flag and refuses it."""
         self.is_oversize = False
         """Larger than what a tier grants one file: its blocks may go while it is open, see `shrink`."""
 

@@ -174,9 +174,10 @@ class Keeper:
         swept: dict[int, dict[int, int]] = {}
         for place in self._tiers.places:
             leftovers = place.usage.leftovers()
-            is_counted = known.get(place.index, 0) == place.usage.used
+            is_counted = place.usage.is_compared and known.get(place.index, 0) == place.usage.used
             if leftovers or not (is_counted and self._tiers.session.is_continued):
                 sweep(place, self._tiers.places, self._catalog)
+                place.usage.note_compared()
                 swept[place.index] = leftovers
         self._swept = time.monotonic()
         self._recount(swept)

@@ -1,8 +1,10 @@
 """One tier on its medium: the folders of its cache files, the count of its bytes, and how it keeps small files."""
 
+import ctypes
 import os
 import time
 from pathlib import Path
+from typing import TypeVar
 
 from blockcache.cachefile import CacheFile
 from blockcache.catalog import Node
@@ -22,6 +24,10 @@ _MARGIN_BYTES, _MARGIN_SHARE = 32 << 20, 1 / 16
 """Room on the medium that blocks leave to the catalog and to others: so many bytes, or so much of a smaller medium."""
 _ASK_PERIOD_S = 0.05
 
+_MEMORY_KINDS = (0x01021994, 0x858458F6)  # tmpfs, ramfs: f_type of statfs(2)
+_STATFS_BYTES = 256  # more than struct statfs has on any machine
+File = TypeVar("File", bound=CacheFile)
+
 
 class Place:
     """The tier *index*. *initial* is how many bytes are in it, where nobody has counted them yet.
@@ -40,6 +46,7 @@ class Place:
         os.makedirs(self.blocks, mode=0o700, exist_ok=True)
         self.usage = Usage(Path(tier.path, "usage"), initial)
         self._takes_whole = takes_whole_files(self.blocks)
+        self._read_flags = 0 if _is_memory(self.blocks) else os.RWF_NOWAIT
         self._limit = self._since_asked = 0
         self._asked = float("-inf")
 
@@ -112,15 +119,16 @@ class Place:
             file.look()
             return file
         sparse = SparseFile(self.stem(node.id), size, node.version, self._block_bytes, self._session.digest)
-        sparse.tier, sparse.is_oversize = self.index, self.is_oversize(size)
-        return sparse
+        sparse.is_oversize = self.is_oversize(size)
+        return self._mark(sparse)
 
     def new(self, node: Node) -> WholeFile:
         """A file to be stored in one piece, whether there is one already or not."""
-        file = WholeFile(
-            self.stem(node.id), node.size or 0, node.version, self._block_bytes, self._session.digest, self._locks
-        )
-        file.tier = self.index
+        size, session = node.size or 0, self._session.digest
+        return self._mark(WholeFile(self.stem(node.id), size, node.version, self._block_bytes, session, self._locks))
+
+    def _mark(self, file: File) -> File:
+        file.tier, file.read_flags = self.index, self._read_flags
         return file
 
     def may_hold(self, node: Node) -> bool:
@@ -131,3 +139,11 @@ class Place:
         """Whether the whole file is here, whichever way it is kept."""
         stem = self.stem(id)
         return is_whole(stem) or (os.path.exists(stem) and os.path.exists(f"{stem}.map"))
+
+
+def _is_memory(folder: str) -> bool:
+    """Whether *folder* is in memory, so that reading from it does not wait for a device."""
+    found = ctypes.create_string_buffer(_STATFS_BYTES)
+    if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(folder), found):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
+    return ctypes.c_long.from_buffer(found).value in _MEMORY_KINDS

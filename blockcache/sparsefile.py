@@ -134,7 +134,7 @@ class SparseFile(CacheFile):
             return None
         data = memoryview(bytearray(size)) if into is None or len(into) < size else into[:size]
         try:
-            if os.preadv(self._fd, [data], offset, os.RWF_NOWAIT) != size:
+            if os.preadv(self._fd, [data], offset, self.read_flags) != size:
                 return None
         except OSError:
             return None  # EAGAIN: not in the page cache; EOPNOTSUPP: this file system cannot tell

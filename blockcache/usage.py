@@ -1,9 +1,10 @@
 """How many bytes a tier holds, counted by all processes that share it, so that its quota is kept by all together.
 
 One page of memory, mapped from the file `usage` of the tier: magic 8 bytes, bytes in use i64, number of evictions i64,
-then a slot i64 per process: those of its bytes that the catalog does not know yet. Room is reserved before it is
-written to. A process holds its slot by a lock that the kernel frees when it dies; what stands in the slot of a dead
-one may be on the medium or not, so it keeps counting until the keeper has looked (`sweep`) and counts again.
+whether they were ever compared with the medium i64, then a slot i64 per process: those of its bytes that the catalog
+does not know yet. Room is reserved before it is written to. A process holds its slot by a lock that the kernel frees
+when it dies; what stands in the slot of a dead one may be on the medium or not, so it keeps counting until the keeper
+has looked (`sweep`) and counts again.
 """
 
 import fcntl
@@ -18,9 +19,9 @@ from pathlib import Path
 from blockcache.flightlocks import lock_range
 from datamodel.errors import Conflict
 
-_MAGIC = b"HRUSE\x00\x00\x02"
+_MAGIC = b"HRUSE\x00\x00\x03"
 _PAGE = 4096
-_USED, _EVICTIONS, _FIRST_SLOT, _SLOT_BYTES = 8, 16, 24, 8
+_USED, _EVICTIONS, _COMPARED, _FIRST_SLOT, _SLOT_BYTES = 8, 16, 24, 32, 8
 _SLOTS = (_PAGE - _FIRST_SLOT) // _SLOT_BYTES
 _WORD = struct.Struct("q")
 _CHUNK_BYTES, _CHUNK_PART = 1 << 20, 256
@@ -127,6 +128,15 @@ class Usage:
     def evictions(self) -> int:
         """A number that changes when something goes."""
         return self._word(_EVICTIONS)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether somebody has looked at the medium since this count was begun; see `note_compared`."""
+        return self._word(_COMPARED) != 0
+
+    def note_compared(self) -> None:
+        with self._locked():
+            _WORD.pack_into(self._map, _COMPARED, 1)
 
     def leftovers(self) -> dict[int, int]:
         """Bytes by slot that no row counts because their process died; of no meaning but for `begin_recount`."""

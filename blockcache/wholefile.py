@@ -92,7 +92,7 @@ class WholeFile(CacheFile):
             return None
         data = memoryview(bytearray(size)) if into is None or len(into) < size else into[:size]
         try:
-            return data if os.preadv(held.fd, [data], offset, os.RWF_NOWAIT) == size else None
+            return data if os.preadv(held.fd, [data], offset, self.read_flags) == size else None
         except OSError:
             return None  # EAGAIN: not in the page cache; EOPNOTSUPP: this file system cannot tell
 

@@ -73,6 +73,16 @@ async def test_cache_with_a_quota_beyond_its_medium_stores_what_there_is_room_fo
         assert 5_000_000 < dataset.tiers.cached_bytes <= stored
 
 
+def test_memory_is_read_without_a_thread(medium: Path, tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog.sqlite")
+    tiers = Tiers((Tier(path=str(medium), quota_bytes=1 << 20),), catalog, BLOCK)
+    nodes = [node(catalog, "small", 0, 100), node(catalog, "large", 3)]
+    assert all(fill(tiers, one) for one in nodes)
+
+    assert all(tiers.file(one).read_now(10, 50) == content_of(one)[10:60] for one in nodes)
+    tiers.close()
+
+
 def test_full_memory_hands_down_all_the_same(medium: Path, tmp_path: Path) -> None:
     near = Tier(path=str(medium), quota_bytes=1 << 20, high=0.9, low=0.2)
     catalog = Catalog(tmp_path / "far" / "catalog.sqlite")

@@ -1,6 +1,7 @@
 """The keeper: what it takes from a full tier and where it puts it, what it finds of dead processes, how it counts."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -377,13 +378,20 @@ def test_leftovers_without_meaning_go(tiers: Tiers, catalog: Catalog, tmp_path: 
     after.close()
 
 
+def ended_well(folder: Path, catalog: Catalog) -> None:
+    first = opened(folder, catalog)
+    keeper = Keeper(first, catalog, lambda node: None)
+    assert keeper.keeps()
+    assert fill(first, node(catalog, "f", 3))
+    first.flush()
+    keeper.close()
+    first.close()
+
+
 def test_session_that_ended_well_is_not_swept(
     tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = opened(tmp_path, catalog)
-    assert fill(first, node(catalog, "f", 3))
-    first.flush()
-    first.close()
+    ended_well(tmp_path, catalog)
     swept: list[str] = []
     monkeypatch.setattr("blockcache.keeper.sweep", lambda place, places, catalog: swept.append(place.tier.path))
 
@@ -392,5 +400,21 @@ def test_session_that_ended_well_is_not_swept(
     assert keeper.keeps()
 
     assert swept == []
+    keeper.close()
+    second.close()
+
+
+def test_memory_that_is_new_though_all_ended_well_is_not_believed_to_hold_anything(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    ended_well(tmp_path, catalog)
+    shutil.rmtree(tmp_path / "near")
+
+    second = opened(tmp_path, catalog)
+    keeper = Keeper(second, catalog, lambda node: None)
+    assert keeper.keeps()
+
+    assert used(second) == [0, 0]
+    assert catalog.cached_by_tier() == {}
     keeper.close()
     second.close()
