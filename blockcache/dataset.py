@@ -237,25 +237,30 @@ class CachedDataset:
     async def keep(self) -> None:
         """Housekeeping, for ever: tell the catalog what was used, learn what is stored, evict above the watermark."""
         while True:
+            has_evicted = False
             try:
-                await self._keep_once()
+                has_evicted = await self._keep_once()
             except (OSError, sqlite3.Error) as error:  # a full disk must not end the mount
                 log.error("housekeeping.failed", error=str(error))
-            await trio.sleep(_SHORTEST_PAUSE_S)  # bytes that nobody can evict yet must not keep us busy
+            if not has_evicted:  # bytes that nobody can evict yet must not keep us busy
+                await trio.sleep(_SHORTEST_PAUSE_S)
             with trio.move_on_after(_KEEP_PERIOD_S):
                 await self.tiers.bell.wait_ringing(self.keeper.is_keeper)
 
-    async def _keep_once(self) -> None:
+    async def _keep_once(self) -> bool:
+        """Whether something had to go to make room."""
         await trio.to_thread.run_sync(self.tiers.flush)
         if self.tiers.release_evicted():
             self._release_evicted()
         if not await trio.to_thread.run_sync(self.keeper.keeps):
-            return
+            return False
         self.tiers.bell.silence()
-        await self._let_go(self.keeper.take_orphans)
+        has_evicted = False
         while await self._let_go(self.keeper.relieve):
-            pass
+            has_evicted = True
+        await self._let_go(self.keeper.take_orphans)
         await trio.to_thread.run_sync(self.keeper.tidy)
+        return has_evicted
 
     async def _let_go(self, make_room: Callable[[], list[Gone]]) -> bool:
         gone = await trio.to_thread.run_sync(make_room)
