@@ -18,7 +18,7 @@ enum {
     NS = 1000000000,
 };
 struct ttl { uint64_t seconds; uint32_t nanoseconds; };
-struct look { unsigned incarnation_bits, uid, gid, file_mode, folder_mode; struct ttl settled, incomplete; };
+struct look { unsigned incarnation_bits, uid, gid, file_mode, folder_mode; struct ttl settled, incomplete, unlisted; };
 
 static struct ttl split(double ttl_s)
 {
@@ -45,7 +45,9 @@ static size_t pack_name(char *out, PyObject *row, const struct look *look)
         return 0;
     }
     uint64_t low = is_dir ? 0 : (uint64_t)incarnation & ((1u << look->incarnation_bits) - 1);
-    const struct ttl *ttl = is_dir || incarnation & 1 ? &look->settled : &look->incomplete;
+    const struct ttl *ttl = incarnation & 1 ? &look->settled : &look->incomplete;
+    if (is_dir)
+        ttl = links > 1 ? &look->settled : &look->unlisted;
     uint32_t mode = S_IFREG | look->file_mode;
     if (is_dir)
         mode = S_IFDIR | look->folder_mode;
@@ -75,14 +77,15 @@ static PyObject *pack_names(PyObject *self, PyObject *args)
 {
     PyObject *rows, *ends = NULL, *packed = NULL;
     struct look look;
-    double settled_s, incomplete_s;
+    double settled_s, incomplete_s, unlisted_s;
     size_t used = 0;
     (void)self;
-    if (!PyArg_ParseTuple(args, "O!IIIIIdd", &PyList_Type, &rows, &look.incarnation_bits, &look.uid, &look.gid,
-                          &look.file_mode, &look.folder_mode, &settled_s, &incomplete_s))
+    if (!PyArg_ParseTuple(args, "O!IIIIIddd", &PyList_Type, &rows, &look.incarnation_bits, &look.uid, &look.gid,
+                          &look.file_mode, &look.folder_mode, &settled_s, &incomplete_s, &unlisted_s))
         return NULL;
     look.settled = split(settled_s);
     look.incomplete = split(incomplete_s);
+    look.unlisted = split(unlisted_s);
     Py_ssize_t count = PyList_GET_SIZE(rows);
     char *buffer = PyMem_Malloc((size_t)(count + 1) * LARGEST_ENTRY);
     if (!buffer)
@@ -107,8 +110,8 @@ static PyObject *pack_names(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
     { "pack_names", pack_names, METH_VARARGS,
-      "pack_names(rows, incarnation_bits, uid, gid, file_mode, folder_mode, settled_ttl_s, incomplete_ttl_s): the packed "
-      "names, and where each of them ends" },
+      "pack_names(rows, incarnation_bits, uid, gid, file_mode, folder_mode, settled_ttl_s, incomplete_ttl_s, "
+      "unlisted_ttl_s): the packed names, and where each of them ends" },
     { NULL, NULL, 0, NULL },
 };
 

@@ -7,5 +7,6 @@ def pack_names(
     folder_mode: int,
     settled_ttl_s: float,
     incomplete_ttl_s: float,
+    unlisted_ttl_s: float,
     /,
 ) -> tuple[bytes, list[int]]: ...

@@ -31,7 +31,7 @@ from obs import logs
 log = logs.get("fusemount")
 V = TypeVar("V")
 
-_INCOMPLETE_TTL_S = 1.0
+_PASSING_TTL_S = 1.0
 _SECOND_LOOK_S = 0.5
 _ABSENT_TTL_S = 5.0
 _LISTED_BELIEVED_S = 1.0
@@ -67,7 +67,16 @@ class FileSystem:
         config = dataset.config
         self._ttl_s = min(config.attribute_ttl_s, config.listing_ttl_s) if no_open else config.attribute_ttl_s
         can_change = open_backing is not None and not no_open and not can_invalidate
-        self._look = Look.of(config, self._ttl_s, min(_INCOMPLETE_TTL_S, self._ttl_s) if can_change else self._ttl_s)
+        passing_ttl_s = min(_PASSING_TTL_S, self._ttl_s)
+        self._look = Look(
+            config.owner_uid,
+            config.owner_gid,
+            config.file_mode,
+            config.folder_mode,
+            settled_ttl_s=self._ttl_s,
+            incomplete_ttl_s=passing_ttl_s if can_change else self._ttl_s,
+            unlisted_ttl_s=passing_ttl_s,
+        )
         self._pages = Pages(packed.fastest_pack_names(), self._look)
         self.passthrough_problem = ""
 

@@ -7,7 +7,6 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from blockcache.catalog import Name
-from datamodel.client import ClientConfig
 from fusemount.nodes import INCARNATION_BITS, number, row_of
 
 KEEP_CACHE, CACHE_DIR, NOFLUSH, PASSTHROUGH = 1 << 1, 1 << 3, 1 << 5, 1 << 7
@@ -71,7 +70,8 @@ def folder_entry(found: Attributes, name: bytes, offset: int) -> bytes:
 class Look(NamedTuple):
     """What all inodes of a mount have in common: owner, permissions, and how long the kernel may keep what it is told.
 
-    *settled_ttl_s* is for folders and what is read by passthrough, *incomplete_ttl_s* for files that may turn to it.
+    *settled_ttl_s* is for folders and what is read by passthrough, *incomplete_ttl_s* for files that may turn to it,
+    *unlisted_ttl_s* for folders whose number of links is still to be counted.
     """
 
     uid: int
@@ -80,25 +80,20 @@ class Look(NamedTuple):
     folder_mode: int
     settled_ttl_s: float
     incomplete_ttl_s: float
-
-    @staticmethod
-    def of(config: ClientConfig, settled_ttl_s: float, incomplete_ttl_s: float) -> "Look":
-        """As *config* wants it."""
-        return Look(
-            config.owner_uid, config.owner_gid, config.file_mode, config.folder_mode, settled_ttl_s, incomplete_ttl_s
-        )
+    unlisted_ttl_s: float
 
     def attributes(self, name: Name) -> Attributes:
         """Of the inode that a lookup of *name* leads to."""
         row, _, is_dir, size, mtime_ns, incarnation, links, is_link, is_executable = name
         mode = stat.S_IFREG | self.file_mode
+        ttl_s = self.settled_ttl_s if incarnation % 2 else self.incomplete_ttl_s
         if is_dir:
             incarnation, mode = 0, stat.S_IFDIR | self.folder_mode
+            ttl_s = self.settled_ttl_s if links > 1 else self.unlisted_ttl_s
         elif is_link:
             mode = stat.S_IFLNK | 0o777
         elif is_executable:
             mode |= (self.file_mode & 0o444) >> 2
-        ttl_s = self.settled_ttl_s if is_dir or incarnation % 2 else self.incomplete_ttl_s
         return Attributes(number(row, incarnation), mode, links, size, mtime_ns, self.uid, self.gid, ttl_s)
 
 

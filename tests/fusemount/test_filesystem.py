@@ -56,11 +56,14 @@ async def test_lookup_of_a_missing_name_is_not_found(tmp_path: Path) -> None:
 async def test_settled_inodes_are_believed_longer_than_files_that_may_change_their_mode(tmp_path: Path) -> None:
     async with dataset_of(source({"d/f": DATA}), tmp_path) as dataset:
         filesystem = FileSystem(dataset, Backings().open)
+        unlisted = await filesystem.lookup(ROOT_ID, b"d")
+        await dataset.tree.ensure_listed(nodes.row_of(unlisted.node_id))
         folder = await filesystem.lookup(ROOT_ID, b"d")
         file = await filesystem.lookup(folder.node_id, b"f")
         passthrough = await completed(dataset, "d/f")
 
-        assert folder.ttl_s == 300
+        assert (unlisted.ttl_s, unlisted.links) == (1, 1)
+        assert (folder.ttl_s, folder.links) == (300, 2)
         assert file.ttl_s <= 1
         assert (await filesystem.attributes(passthrough)).ttl_s == 300
 
