@@ -1,7 +1,9 @@
-"""A memory tier in front of the disk, under real mounts: what it has no room for goes down, unnoticed by readers."""
+"""Caches too small for what is read, under real mounts: memory hands down to the disk, large files lose blocks."""
 
 import os
+import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -63,3 +65,36 @@ def test_disk_keeps_what_memory_handed_down_when_the_mount_ends(tmp_path: Path) 
             read_all(mount)
             fetched = sum(len(FILES[request[4:]]) for request in origin.counts() - before if request[4:] in FILES)
             assert 0 < kept <= sum(map(len, FILES.values())) - fetched
+
+
+def test_file_larger_than_the_cache_is_right_however_it_is_read(tmp_path: Path) -> None:
+    data, other = content(24 * MIB + 77, 1), content(3 * MIB, 2)
+    wrong: list[int] = []
+
+    def read_here_and_there(path: Path, seed: int) -> None:
+        random = Random(seed)
+        with path.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            for _ in range(150):
+                offset = random.randrange(len(data))
+                if os.pread(file.fileno(), 5000, offset) != data[offset : offset + 5000]:
+                    wrong.append(offset)
+
+    with FaultyOrigin() as origin:
+        origin.put("large", data)
+        origin.put("other", other)
+        with mounted(tmp_path, "--cache-size", "16MiB", "--processes", "2", origin.url) as mount:
+            assert (mount.path / "other").read_bytes() == other
+            readers = [
+                threading.Thread(target=read_here_and_there, args=(mount.path / "large", seed)) for seed in range(4)
+            ]
+            for reader in readers:
+                reader.start()
+            assert (mount.path / "large").read_bytes() == data
+            for reader in readers:
+                reader.join()
+
+            assert wrong == []
+            assert os.getxattr(mount.path / "other", "user.headrace.cached_percent") == b"100"
+            assert 0 < int(os.getxattr(mount.path / "large", "user.headrace.cached_percent")) <= 34
+            assert mount.status()["cache"]["cachedBytes"] <= 16 * MIB
