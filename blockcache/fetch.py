@@ -5,8 +5,9 @@ so a tier that is full or broken costs the cache, never the read. In one process
 processes the lock on the block's map entry does, which dies with its holder.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -61,6 +62,10 @@ class Target:
     front: Front | None = None
 
 
+_Fetch = Callable[[Target, range, trio.CapacityLimiter], Awaitable[None]]
+_Limiters = dict[Origin, trio.CapacityLimiter]
+
+
 class Fetcher:
     """Runs fetches in `nursery`, each in a thread of a bounded pool of its source's own: a source that is slow or away
     must not hold up the others. Between awaits its state is consistent.
@@ -74,61 +79,70 @@ class Fetcher:
     def __init__(self, tiers: Tiers, on_complete: Callable[[Node], None]) -> None:
         self._tiers, self._on_complete = tiers, on_complete
         self._buffers = Buffers()
-        self._demand: dict[Origin, trio.CapacityLimiter] = {}
-        self._ahead: dict[Origin, trio.CapacityLimiter] = {}
+        self._demand: _Limiters = {}
+        self._ahead: _Limiters = {}
 
     def want(self, target: Target, blocks: Iterable[int]) -> dict[int, Flight]:
         """Flights for those of *blocks* that are not in the cache file, started now if they were not yet."""
         missing = [block for block in blocks if not target.file.has(block)]
         if missing:
-            limiter = self._demand.setdefault(target.origin, trio.CapacityLimiter(_DEMAND_REQUESTS))
             is_small = target.node.size is not None and target.node.size <= _WHOLE_FILE_BYTES
-            self._start(target, range(target.file.blocks) if is_small else missing, limiter)
+            wanted = self._absent(target, range(target.file.blocks) if is_small else missing)
+            self._launch(target, wanted, self._fetch_wanted, self._demand)
         return {block: target.flights[block] for block in missing if block in target.flights}
 
     def ahead(self, target: Target, first: int, count: int) -> None:
-        """Start fetching up to *count* blocks from *first*, unless enough of that waits for its turn already."""
-        limiter = self._ahead.setdefault(target.origin, trio.CapacityLimiter(_AHEAD_REQUESTS))
-        if limiter.statistics().tasks_waiting < _AHEAD_QUEUE:
-            self._start(target, range(first, min(first + count, target.file.blocks)), limiter)
+        """Start fetching up to *count* blocks from *first*, unless enough of that waits for its turn already.
 
-    def _start(self, target: Target, blocks: Iterable[int], limiter: trio.CapacityLimiter) -> None:
-        missing = [block for block in blocks if block not in target.flights and not target.file.has(block)]
-        for run in _runs(missing, max(1, RUN_BYTES // target.file.block_bytes)):
+        What another process is fetching is left to it.
+        """
+        limiter = self._ahead.get(target.origin)
+        if target.origin.has_ranges and (not limiter or limiter.statistics().tasks_waiting < _AHEAD_QUEUE):
+            absent = self._absent(target, range(first, min(first + count, target.file.blocks)))
+            mine = [block for block in absent if target.file.try_lock(block)]
+            self._launch(target, mine, self._fetch_locked, self._ahead)
+
+    def _absent(self, target: Target, blocks: Iterable[int]) -> list[int]:
+        return [block for block in blocks if block not in target.flights and not target.file.has(block)]
+
+    def _launch(self, target: Target, blocks: Sequence[int], fetch: _Fetch, limiters: _Limiters) -> None:
+        tokens = _DEMAND_REQUESTS if limiters is self._demand else _AHEAD_REQUESTS
+        limiter = limiters.setdefault(target.origin, trio.CapacityLimiter(tokens))
+        for run in _runs(blocks, max(1, RUN_BYTES // target.file.block_bytes)):
             target.flights.update((block, Flight()) for block in run)
-            self.nursery.start_soon(self._fetch_run, target, run, limiter)
+            self.nursery.start_soon(self._guard, target, run, fetch, limiter)
 
-    async def _fetch_run(self, target: Target, run: range, limiter: trio.CapacityLimiter) -> None:
-        waiting = set(run)
+    async def _guard(self, target: Target, run: range, fetch: _Fetch, limiter: trio.CapacityLimiter) -> None:
+        """Land every block of *run*, with an error those that *fetch* did not get."""
         try:
-            if target.origin.has_ranges is None:
-                await patiently(
-                    lambda: trio.to_thread.run_sync(
-                        target.origin.stat, target.path, limiter=limiter, abandon_on_cancel=True
-                    ),
-                    target.origin.name,
-                    target.path,
-                )
-            if not target.origin.has_ranges:
-                await self._read_from_start(target, waiting)
-                waiting.clear()
-            mine = [block for block in sorted(waiting) if target.file.try_lock(block)]
-            for span in _runs(mine, len(run)):
-                await self._fetch_locked(target, span, limiter)
-                waiting.difference_update(span)
-                self._land(target, span, None)
-            for block in sorted(waiting):
-                await self._await_other_process(target, block, limiter)
-                waiting.discard(block)
-                self._land(target, (block,), None)
+            await fetch(target, run, limiter)
+            self._land(target, run, None)
         except HeadraceError as error:
-            self._land(target, waiting, error)
+            self._land(target, run, error)
         except Exception as error:  # a task's top: a bug in one fetch must not end the mount
             log.exception("fetch.failed", path=target.path)
-            self._land(target, waiting, Unavailable(f"{target.path!r}: {error}"))
+            self._land(target, run, Unavailable(f"{target.path!r}: {error}"))
         except BaseException:
-            self._land(target, waiting, Unavailable(f"{target.path!r}: the fetch was called off"))
+            self._land(target, run, Unavailable(f"{target.path!r}: the fetch was called off"))
             raise
+
+    async def _fetch_wanted(self, target: Target, run: range, limiter: trio.CapacityLimiter) -> None:
+        if target.origin.has_ranges is None:
+            await patiently(partial(self._ask_for_ranges, target, limiter), target.origin.name, target.path)
+        if not target.origin.has_ranges:
+            await self._read_from_start(target, set(run))
+            return
+        mine = [block for block in run if target.file.try_lock(block)]
+        for span in _runs(mine, len(run)):
+            await self._fetch_locked(target, span, limiter)
+            self._land(target, span, None)
+        for block in set(run).difference(mine):
+            await self._await_other_process(target, block, limiter)
+            self._land(target, (block,), None)
+
+    async def _ask_for_ranges(self, target: Target, limiter: trio.CapacityLimiter) -> None:
+        ask = target.origin.stat
+        await trio.to_thread.run_sync(ask, target.path, limiter=limiter, abandon_on_cancel=True)
 
     def _land(self, target: Target, blocks: Iterable[int], error: HeadraceError | None) -> None:
         for block in blocks:
