@@ -15,6 +15,7 @@ from broker import kernel
 from tests.faults.origin import Asked, Fault, FaultyOrigin
 from tests.faults.readers import outcomes, reading
 from tests.faults.sizes import MIB, READERS, ROUNDS, cases
+from tests.faults.watching import status
 from tests.fusemount.mounts import Mounted, content, headrace, mounted, until
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("private_mounts")]
@@ -36,10 +37,10 @@ def origin() -> Iterator[FaultyOrigin]:
 
 
 def kill_all(mount: Mounted) -> None:
-    pids = [process["pid"] for process in mount.status()["processes"]]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids))
+    victims = [process["pid"] for process in status(mount)["processes"]]
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{victim}/exe").exists() for victim in victims))
 
 
 def cache_files(mount: Mounted) -> list[Path]:
@@ -55,11 +56,11 @@ def data_file(mount: Mounted, size: int) -> Path:
 
 def flip(path: Path, offset: int) -> None:
     """As a medium does it: nothing but the byte tells."""
-    status = path.stat()
+    before = path.stat()
     with path.open("r+b") as file:
         byte = os.pread(file.fileno(), 1, offset)[0]
         os.pwrite(file.fileno(), bytes([byte ^ 0x10]), offset)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def test_flipped_byte_of_a_complete_file_is_never_delivered(
     file, data = {name: FILES[name]}, FILES[name]
     with mounted(tmp_path, origin.url) as mount:
         assert outcomes(mount.path, file) == {name: ""}
-        until(lambda: mount.status()["cache"]["cachedBytes"] >= len(data))
+        until(lambda: status(mount)["cache"]["cachedBytes"] >= len(data))
         if ending == "killed":
             kill_all(mount)
     path = data_file(mount, len(data))
@@ -148,7 +149,7 @@ def test_flipped_byte_of_a_partial_file_is_never_delivered(origin: FaultyOrigin,
     data = FILES["large"]
     with mounted(tmp_path, origin.url) as mount, (mount.path / "large").open("rb", buffering=0) as reader:
         assert os.pread(reader.fileno(), 1000, 0) == data[:1000]
-        until(lambda: mount.status()["cache"]["cachedBytes"] >= MIB)
+        until(lambda: status(mount)["cache"]["cachedBytes"] >= MIB)
     flip(data_file(mount, len(data)), 500)
 
     with mounted(tmp_path, origin.url) as mount:

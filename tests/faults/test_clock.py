@@ -14,6 +14,7 @@ import pytest
 from tests.faults.origin import FaultyOrigin
 from tests.faults.readers import outcomes, reading
 from tests.faults.sizes import MIB, cases
+from tests.faults.watching import status
 from tests.fusemount.mounts import content, headrace, mounted, until
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("private_mounts")]
@@ -69,7 +70,7 @@ def test_wall_clock_that_jumps_neither_keeps_old_names_nor_loses_the_cache(
 
             origin.put(f"new-{days}", b"x")
             until(lambda name=f"new-{days}": name in os.listdir(mount.path))  # type: ignore[misc]  # of this turn
-        assert mount.status()["sources"][0]["healthy"]
+        assert status(mount)["sources"][0]["healthy"]
 
 
 @pytest.mark.skipif(not FAKETIME.exists(), reason="needs libfaketime; scripts/bootstrap installs it")
@@ -79,7 +80,7 @@ def test_cache_of_another_day_is_found_and_its_names_are_refreshed(
 ) -> None:
     with mounted(tmp_path, "--ttl", "2", origin.url) as mount:
         assert set(outcomes(mount.path, FILES).values()) == {""}
-        until(lambda: mount.status()["cache"]["cachedBytes"] >= sum(map(len, FILES.values())))
+        until(lambda: status(mount)["cache"]["cachedBytes"] >= sum(map(len, FILES.values())))
     clock = WallClock(tmp_path, monkeypatch)
     clock.shift(days * DAY_S)
     assert abs(clock.read() - days * DAY_S - time.time()) < DAY_S
@@ -96,7 +97,7 @@ def test_cache_is_found_by_mounts_whose_clocks_since_boot_differ(origin: FaultyO
     """As in a container with a time namespace of its own, or on a machine that was restored from a snapshot."""
     with mounted(tmp_path, "--ttl", "2", origin.url) as mount:
         assert set(outcomes(mount.path, FILES).values()) == {""}
-        until(lambda: mount.status()["cache"]["cachedBytes"] >= sum(map(len, FILES.values())))
+        until(lambda: status(mount)["cache"]["cachedBytes"] >= sum(map(len, FILES.values())))
     before = origin.counts()
 
     for since_boot_s in (10 * DAY_S, 0):

@@ -9,6 +9,7 @@ import pytest
 from tests.faults.origin import FaultyOrigin, Patterned
 from tests.faults.readers import reading
 from tests.faults.sizes import IS_FULL, MIB, READERS
+from tests.faults.watching import status
 from tests.fusemount.mounts import Mounted, content, headrace, layers, mounted, until
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("private_mounts")]
@@ -24,7 +25,7 @@ def origin() -> Iterator[FaultyOrigin]:
 
 
 def resident_bytes(mount: Mounted) -> int:
-    return int(max(process["rssBytes"] for process in mount.status()["processes"]))
+    return int(max(process["rssBytes"] for process in status(mount)["processes"]))
 
 
 def test_file_of_100_gib_is_read_at_far_offsets_in_little_memory(origin: FaultyOrigin, tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_file_of_100_gib_is_read_at_far_offsets_in_little_memory(origin: FaultyO
                 assert read_fully(file.fileno(), offset, length) == HUGE.read(offset, length)
             assert os.pread(file.fileno(), 10, HUGE.size) == b""
 
-        until(lambda: mount.status()["cache"]["cachedBytes"] > 0)
+        until(lambda: status(mount)["cache"]["cachedBytes"] > 0)
         assert resident_bytes(mount) < 150 * MIB
         assert sum(path.stat().st_blocks * 512 for path in mount.cache.rglob("*")) < GIB
 

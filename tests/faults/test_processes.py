@@ -10,6 +10,7 @@ import pytest
 from tests.faults.origin import Asked, Fault, FaultyOrigin
 from tests.faults.readers import outcomes, reading
 from tests.faults.sizes import MIB, READERS, ROUNDS
+from tests.faults.watching import pids, status
 from tests.fusemount.mounts import Mounted, content, headrace, layers, mounted, until
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("private_mounts")]
@@ -42,7 +43,7 @@ def is_gone(pid: int) -> bool:
 
 def until_replaced(mount: Mounted, victims: set[int]) -> None:
     def is_replaced() -> bool:
-        daemons = set(mount.pids("daemon"))
+        daemons = set(pids(mount, "daemon"))
         return len(daemons) == 2 and not daemons & victims and all(map(is_gone, victims))
 
     until(is_replaced)
@@ -56,7 +57,7 @@ def test_readers_notice_nothing_of_daemons_that(
     with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
         origin.until_stalled()
         for _ in range(ROUNDS):
-            victims = set(sorted(mount.pids("daemon"))[: 1 if which == "one" else 2])
+            victims = set(sorted(pids(mount, "daemon"))[: 1 if which == "one" else 2])
             for victim in victims:
                 os.kill(victim, number)
             until_replaced(mount, victims)
@@ -71,10 +72,10 @@ def test_spare_daemon_that_is_lost_is_not_relied_upon(
 ) -> None:
     with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
         origin.until_stalled()
-        until(lambda: bool(mount.pids("standby")))
-        victims = set(mount.pids("daemon"))
+        until(lambda: bool(pids(mount, "standby")))
+        victims = set(pids(mount, "daemon"))
 
-        for victim in [*mount.pids("standby"), *victims]:
+        for victim in [*pids(mount, "standby"), *victims]:
             os.kill(victim, number if victim not in victims else signal.SIGKILL)
         until_replaced(mount, victims)
         origin.release()
@@ -85,7 +86,7 @@ def test_spare_daemon_that_is_lost_is_not_relied_upon(
 def test_readers_notice_nothing_of_a_broker_that_is_stopped(origin: FaultyOrigin, tmp_path: Path) -> None:
     with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
         origin.until_stalled()
-        (broker,) = mount.pids("broker")
+        (broker,) = pids(mount, "broker")
 
         os.kill(broker, signal.SIGSTOP)
         try:
@@ -104,8 +105,8 @@ def test_tree_of_processes_that_was_killed_is_mounted_again_over_its_remains(
     with mounted(tmp_path, origin.url) as mount:
         with reading(mount.path, FILES, READERS) as readers:
             assert readers.finish() == []
-        until(lambda: mount.status()["cache"]["cachedBytes"] == sum(map(len, FILES.values())))
-        victims = [process["pid"] for process in mount.status()["processes"]]
+        until(lambda: status(mount)["cache"]["cachedBytes"] == sum(map(len, FILES.values())))
+        victims = [process["pid"] for process in status(mount)["processes"]]
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
         until(lambda: all(map(is_gone, victims)))
@@ -125,11 +126,11 @@ def test_tree_of_processes_that_was_killed_is_mounted_again_over_its_remains(
 def test_mount_that_is_told_to_end_while_busy_ends_cleanly(origin: FaultyOrigin, tmp_path: Path) -> None:
     with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
         origin.until_stalled()
-        pids = [process["pid"] for process in mount.status()["processes"]]
+        ended = [process["pid"] for process in status(mount)["processes"]]
 
-        os.kill(mount.pids("broker")[0], signal.SIGTERM)
+        os.kill(pids(mount, "broker")[0], signal.SIGTERM)
 
-        until(lambda: all(map(is_gone, pids)))
+        until(lambda: all(map(is_gone, ended)))
         assert layers(mount.path) == 0
         origin.release()
         assert not [problem for problem in readers.finish() if "differs" in problem or "bytes" in problem]
@@ -143,7 +144,7 @@ def test_mount_that_is_told_to_end_while_busy_ends_cleanly(origin: FaultyOrigin,
 def test_readers_of_a_mount_whose_broker_was_killed_read_on(origin: FaultyOrigin, tmp_path: Path) -> None:
     with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
         origin.until_stalled()
-        (broker,) = mount.pids("broker")
+        (broker,) = pids(mount, "broker")
 
         os.kill(broker, signal.SIGKILL)
         until(lambda: is_gone(broker))

@@ -9,6 +9,7 @@ import pytest
 from tests.faults.origin import Asked, Fault, FaultyOrigin, Plan, sometimes
 from tests.faults.readers import outcomes, reading
 from tests.faults.sizes import MIB, READERS, cases
+from tests.faults.watching import status
 from tests.fusemount.mounts import content, mounted, until
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("private_mounts")]
@@ -61,7 +62,7 @@ def test_faults_that_pass_are_noticed_by_no_reader(origin: FaultyOrigin, tmp_pat
 
     with mounted(tmp_path, *IMPATIENT, origin.url) as mount, reading(mount.path, files, READERS) as readers:
         assert readers.finish() == []
-        assert mount.status()["sources"][0]["healthy"]
+        assert status(mount)["sources"][0]["healthy"]
 
 
 def test_faults_that_last_are_clean_errors_and_heal_without_a_restart(origin: FaultyOrigin, tmp_path: Path) -> None:
@@ -81,14 +82,14 @@ def test_faults_that_last_are_clean_errors_and_heal_without_a_restart(origin: Fa
             assert found.pop("broken/sound") == found.pop("lost/cached") == ""
             assert found.pop("broken/promises-more") in CLEAN | {""}  # all that was asked for did come
             assert {name: outcome for name, outcome in found.items() if outcome not in CLEAN} == {}
-            assert {source["name"]: source["healthy"] for source in mount.status()["sources"]}["lost"] is False
+            assert {source["name"]: source["healthy"] for source in status(mount)["sources"]}["lost"] is False
             assert "Traceback" not in mount.log.read_text()
 
             origin.plan = lambda asked: None
             origin.release()
             other.start(port)
             until(lambda: set(outcomes(mount.path, wanted).values()) == {""})
-            until(lambda: all(source["healthy"] for source in mount.status()["sources"]))
+            until(lambda: all(source["healthy"] for source in status(mount)["sources"]))
 
 
 def test_length_that_the_source_does_not_keep_is_an_error_and_never_zeros(origin: FaultyOrigin, tmp_path: Path) -> None:
