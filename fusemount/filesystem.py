@@ -26,6 +26,7 @@ from fusemount.givenup import GivenUp
 from fusemount.nodes import is_current, is_passthrough, row_of
 from fusemount.packed import Attributes, Look
 from fusemount.pages import Pages
+from fusemount.shown import Shown
 from obs import logs
 
 log = logs.get("fusemount")
@@ -63,7 +64,7 @@ class FileSystem:
         self._scratch = memoryview(mmap.mmap(-1, _LARGEST_READ_BYTES))
         self._listed: OrderedDict[int, float] = OrderedDict()
         self._backings: OrderedDict[int, int] = OrderedDict()
-        self._shown: OrderedDict[int, float | None] = OrderedDict()
+        self._shown = Shown(Path(dataset.config.catalog_folder))
         config = dataset.config
         self._ttl_s = min(config.attribute_ttl_s, config.listing_ttl_s) if no_open else config.attribute_ttl_s
         can_change = open_backing is not None and not no_open and not can_invalidate
@@ -124,16 +125,16 @@ class FileSystem:
         return os.fsencode(node.link_target)
 
     def open_folder(self, node_id: int) -> int:
-        """Flags to open a folder with: the kernel may keep its names, and goes on with those it has already if it took
-        them from this process, or after it had it drop them, and the listing is the same as then."""
+        """Flags to open a folder with: the kernel may keep its names, and goes on with those it has already if they are
+        of the latest listing."""
         row = row_of(node_id)
         node = self._dataset.catalog.get(row)
-        if node is None or not self._is_listed_now(row):
+        if node is None or node.listed_at is None or not self._is_listed_now(row):
             return _FOLDER_FLAGS
-        if self._shown.get(row) == node.listed_at:
+        if self._shown.is_latest(row, node.listed_at):
             return _FOLDER_FLAGS | packed.KEEP_CACHE
-        # The kernel drops what it has with this answer, so whatever it keeps from now on is of this listing or a later.
-        _remember(self._shown, row, node.listed_at)
+        # The kernel drops what it has with this answer.
+        self._shown.note(row, node.listed_at)
         return _FOLDER_FLAGS
 
     def page_now(self, node_id: int, after: int, size: int) -> bytes | None:
@@ -223,7 +224,7 @@ class FileSystem:
     def note_changed(self, folder: int) -> None:
         """The names below the row *folder* changed."""
         self._listed.pop(folder, None)
-        self._shown.pop(folder, None)
+        self._shown.forget(folder)
         self._pages.forget(folder)
 
     def note_evicted(self, node_id: int) -> None:
@@ -256,7 +257,9 @@ class FileSystem:
 
     def _note_shown(self, row: int, after: int) -> None:
         if not after:  # the kernel asks from the start when it has nothing to go on with
-            _remember(self._shown, row, self._dataset.tree.node(row).listed_at)
+            listed_at = self._dataset.tree.node(row).listed_at
+            if listed_at is not None:
+                self._shown.note(row, listed_at)
 
     def _is_listed_now(self, folder: int) -> bool:
         """Whether the names of the row *folder* are known and young enough. What was found out holds for a second."""
