@@ -5,7 +5,6 @@ import os
 import socket
 import stat
 import subprocess
-import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -98,8 +97,8 @@ def test_cp_copies_everything(mount: Mounted, tree: Path, tmp_path: Path) -> Non
 def test_tar_packs_everything(mount: Mounted, tree: Path, tmp_path: Path) -> None:
     run("tar", "--create", "--xattrs", "--file", str(tmp_path / "all.tar"), "--directory", str(mount.path), ".")
 
-    with tarfile.open(tmp_path / "all.tar") as archive:
-        archive.extractall(tmp_path / "out", filter="fully_trusted")
+    (tmp_path / "out").mkdir()
+    run("tar", "--extract", "--file", str(tmp_path / "all.tar"), "--directory", str(tmp_path / "out"))
     assert run("diff", "--recursive", "--no-dereference", str(tree), str(tmp_path / "out")) == ""
 
 
