@@ -118,7 +118,8 @@ class Place:
             file = self.new(node)
             file.look()
             return file
-        sparse = SparseFile(self.stem(node.id), size, node.version, self._block_bytes, self._session.digest)
+        session, run = self._session.digest, self._session.run
+        sparse = SparseFile(self.stem(node.id), size, node.version, self._block_bytes, session, run)
         sparse.is_oversize = self.is_oversize(size)
         return self._mark(sparse)
 

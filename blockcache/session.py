@@ -27,6 +27,7 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     boot: str
     name: str
+    run: str
     is_continued: bool
     is_clean: bool = False
 
@@ -53,6 +54,8 @@ class Session:
             os.close(self._fd)
             raise
         self.digest = digest(f"{state.boot} {state.name}")
+        self.run = digest(state.run)
+        """Of the processes from the first that came to the last that will go; never handed on."""
         self.is_continued = state.is_continued
         """The session before ended well and in this boot, so that what it stored is right, and is counted."""
 
@@ -71,7 +74,7 @@ class Session:
         boot = _BOOT.read_text().strip()
         is_continued = before is not None and before.boot == boot and before.is_clean
         name = before.name if before is not None and is_continued else secrets.token_hex(8)
-        state = _State(boot, name, is_continued)
+        state = _State(boot, name, secrets.token_hex(8), is_continued)
         self._write(state)
         return state
 

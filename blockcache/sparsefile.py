@@ -5,13 +5,15 @@ the kernel read it by passthrough. `<id>.map` holds a header and, per block, its
 who has the file open goes on safely.
 
 Map format, little endian: magic 8 bytes, block size u32, block count u32, file size u64, version digest 8 bytes,
-session digest 8 bytes, mtime of the complete data file in ns u64; then per block: state u8 (1 = present), generation
+session digest 8 bytes, mtime of the complete data file in ns u64, digest of the run that made the map 8 bytes, padding
+8 bytes; then per block: state u8 (1 = present), generation
 u24, CRC-32 u32. All of it is allocated when it is made, for a mapped page that the full medium cannot take would be
 the end of the process.
 
-Trust: data is written before its map entry, so a killed process leaves nothing wrong. What another process or an
-earlier session wrote is believed only after its checksum was compared, once per process and block; a complete file is
-spared that where session and mtime are those recorded when it became complete.
+Trust: data is written before its map entry, so a killed process leaves nothing wrong, and what the processes of one run
+store in a map that they made is believed by all of them. What may be older is believed only after its checksum was
+compared, once per process and block; a complete file is spared that where session and mtime are those recorded when it
+became complete.
 
 Holes: only a file too large for its tier loses blocks while it is open (`shrink`). Whoever punches holds the block's
 lock, through a descriptor of its own, so that it excludes writers of its own process as well. It clears the entry,
@@ -39,9 +41,9 @@ from blockcache.flightlocks import lock_range
 from datamodel.errors import Corrupt
 
 _MAGIC = b"HRMAP\x00\x00\x03"
-_HEADER = struct.Struct("<8sIIQ8s8sQ16x")
+_HEADER = struct.Struct("<8sIIQ8s8sQ8s8x")
 _ENTRY_BYTES = 8
-_SESSION_OFFSET, _MTIME_OFFSET = 32, 40
+_SESSION_OFFSET, _MTIME_OFFSET, _RUN_OFFSET = 32, 40, 48
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -55,10 +57,10 @@ class SparseFile(CacheFile):
         OSError: the medium is full, broken or read-only.
     """
 
-    def __init__(self, stem: str, size: int, version: str, block_bytes: int, session: bytes) -> None:
+    def __init__(self, stem: str, size: int, version: str, block_bytes: int, session: bytes, run: bytes = b"") -> None:
         super().__init__(stem, size, block_bytes)
-        self._session = session
-        self._header = _HEADER.pack(_MAGIC, block_bytes, self.blocks, size, digest(version), session, 0)
+        self._session, self._run = session, run
+        self._header = _HEADER.pack(_MAGIC, block_bytes, self.blocks, size, digest(version), session, 0, run)
         self._map_bytes = _HEADER.size + self.blocks * _ENTRY_BYTES
         self._map_fd = self._open_map()
         try:
@@ -72,7 +74,8 @@ class SparseFile(CacheFile):
         self._punching = threading.Lock()
         # Closed when the last user lets go: a read in a thread may outlive the eviction.
         weakref.finalize(self, _close, self._map, self._map_fd, self._fd)
-        self._trusted = bytearray(b"\x01" if self._is_untouched() else b"\x00") * self.blocks
+        is_believed = self._is_untouched() if self._is_complete else self._is_of_this_run()
+        self._trusted = bytearray(b"\x01" if is_believed else b"\x00") * self.blocks
 
     def _open_map(self) -> int:
         """The map for this version, locked as a whole, so that nobody evicts or completes the file meanwhile."""
@@ -270,6 +273,9 @@ class SparseFile(CacheFile):
         status = os.fstat(self._fd)
         recorded = struct.unpack_from("<Q", self._map, _MTIME_OFFSET)[0]
         return bool(status.st_mtime_ns == recorded and status.st_size == self.size)
+
+    def _is_of_this_run(self) -> bool:
+        return bool(self._run) and self._map[_RUN_OFFSET : _RUN_OFFSET + 8] == self._run
 
     def _verify(self, block: int) -> None:
         before = self._entries(block, block + 1)

@@ -465,3 +465,27 @@ def test_map_is_allocated_whole_so_that_a_full_medium_cannot_kill_who_writes_to_
 
     status = stem.with_suffix(".map").stat()
     assert status.st_blocks * 512 >= status.st_size > 100_000 * 8
+
+
+def test_what_another_process_of_this_run_stored_is_read_without_a_second_look(tmp_path: Path) -> None:
+    stem = str(tmp_path / "7")
+    mine = SparseFile(stem, len(CONTENT), "v1", BLOCK, SESSION, b"this run")
+    theirs = SparseFile(stem, len(CONTENT), "v1", BLOCK, SESSION, b"this run")
+    theirs.write(1, memoryview(CONTENT)[BLOCK : 2 * BLOCK])
+
+    assert mine.read_now(BLOCK, 10) == CONTENT[BLOCK : BLOCK + 10]
+
+
+def test_part_of_an_earlier_run_is_compared_though_that_one_ended_well(tmp_path: Path) -> None:
+    stem = str(tmp_path / "7")
+    before = SparseFile(stem, len(CONTENT), "v1", BLOCK, SESSION, b"last run")
+    before.write(1, memoryview(CONTENT)[BLOCK : 2 * BLOCK])
+    with Path(f"{stem}.part").open("r+b") as part:
+        part.seek(BLOCK + 5)
+        part.write(b"\0\1\2")
+
+    found = SparseFile(stem, len(CONTENT), "v1", BLOCK, SESSION, b"this run")
+
+    assert found.read_now(BLOCK, 10) is None
+    with pytest.raises(Corrupt):
+        found.read(BLOCK, 10)
