@@ -31,11 +31,13 @@ _REMEMBERED = 4096
 Name = tuple[int, bytes, int, int, int, int, int, int, int]
 """Row, name, whether it is a directory, size in bytes, mtime in ns since 1970 (both 0 where unknown), incarnation,
 number of links (1 for a directory whose children nobody counted), whether it is a symbolic link, whether executable."""
-_NAMES = """
-    SELECT id, name, is_dir, coalesce(size, 0), coalesce(mtime_ns, changed_ns, 0), incarnation,
+_NAME = """
+    SELECT id, name, is_dir, coalesce(size, {unknown}), coalesce(mtime_ns, changed_ns, 0), incarnation,
         iif(is_dir AND listed_at IS NOT NULL, 2 + folders, 1), link_target IS NOT NULL, is_executable
-    FROM node WHERE parent = ? AND id > ? ORDER BY id LIMIT ?
+    FROM node WHERE parent = ?
 """
+_NAMES = _NAME.format(unknown="0") + "AND id > ? ORDER BY id LIMIT ?"
+_ONE_NAME = _NAME.format(unknown="is_dir - 1") + "AND name = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,11 @@ class Catalog:
             sqlite3.OperationalError: the disk is full already.
         """
         self._database.reserve()
+
+    def name(self, parent: int, name: bytes) -> Name | None:
+        """As `lookup`, but no more than its attributes take, and fast. A size that is not known yet is -1."""
+        found: Name | None = self._database.connection.execute(_ONE_NAME, (parent, name)).fetchone()
+        return found
 
     def names(self, parent: int, after: int, limit: int) -> list[Name]:
         """As `children`, but no more than a listing with attributes takes, and fast."""

@@ -25,10 +25,13 @@
 #include <poll.h>
 #include <stdint.h>
 #include <sys/uio.h>
+#include <time.h>
 
 enum {
-    AT_ONCE = 64,             /* requests answered before the event loop has its turn */
-    SOON_NS = 40000,          /* a reader that just got its answer is likely to ask again within that */
+    TURN_NS = 2000000,        /* how long requests are answered before the event loop has its turn */
+    SOON_NS = 150000,         /* a reader that just got its answer is likely to ask again within that */
+    NAP_NS = 25000,           /* how much longer a process stays out of the next race for each one that it lost */
+    MOST_NAPS = 16,
     LARGE_REPLY = 128 << 10,  /* bytes from which copying takes long enough to let other threads run meanwhile */
     PAGE = 4096, DEFAULT_MAX_PAGES = 256,
 };
@@ -126,6 +129,13 @@ static int is_answered(int device, struct fuse_in_header *in, size_t size)
     return answer && is_answered_in_python(device, in, size);
 }
 
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * (int64_t)1000000000 + now.tv_nsec;
+}
+
 static int comes_soon(int device)
 {
     struct pollfd request = { .fd = device, .events = POLLIN };
@@ -137,17 +147,36 @@ static int comes_soon(int device)
     return count > 0;
 }
 
+/* A request wakes every process of the mount, and one of them gets it. Where one is enough, the others stay out for
+ * longer and longer: they would only take its CPU. */
+static ssize_t take(int device, void *buffer)
+{
+    static int races_lost;
+    ssize_t got = read(device, buffer, request_bytes);
+    if (got >= 0) {
+        races_lost = 0;
+    } else if (errno == EAGAIN && is_serving) {
+        struct timespec nap = { .tv_nsec = NAP_NS * races_lost };
+        races_lost += races_lost < MOST_NAPS;
+        Py_BEGIN_ALLOW_THREADS
+        nanosleep(&nap, NULL);
+        Py_END_ALLOW_THREADS
+        got = read(device, buffer, request_bytes);
+    }
+    return got;
+}
+
 int fuse_session_receive_buf(struct fuse_session *session, struct fuse_buf *buf)
 {
-    int device = fuse_session_fd(session);
+    int device = fuse_session_fd(session), answered = 0;
     if (!buf->mem && !(buf->mem = malloc(request_bytes)))
         return -ENOMEM;
     buf->flags = 0;
-    for (int answered = 0; answered < AT_ONCE;) {
-        ssize_t got = read(device, buf->mem, request_bytes);
+    for (int64_t turn_ends = now_ns() + TURN_NS; !answered || now_ns() < turn_ends; answered++) {
+        ssize_t got = answered ? read(device, buf->mem, request_bytes) : take(device, buf->mem);
+        if (got < 0 && errno == EAGAIN && answered && comes_soon(device))
+            got = read(device, buf->mem, request_bytes);
         if (got < 0) {
-            if (errno == EAGAIN && answered && comes_soon(device))
-                continue;
             if (errno == EAGAIN || errno == EINTR || errno == ENOENT)
                 return -EINTR;
             if (errno != ENODEV)
@@ -159,7 +188,6 @@ int fuse_session_receive_buf(struct fuse_session *session, struct fuse_buf *buf)
             buf->size = (size_t)got;
             return (int)got;
         }
-        answered++;
     }
     return -EINTR;
 }

@@ -83,15 +83,15 @@ class FileSystem:
 
     # ---- names ----------------------------------------------------------------------------------------------------
 
-    def lookup_now(self, parent: int, name: bytes) -> Attributes | None:
-        """As `lookup`. Raises NotFound where the listing is fresh and does not have *name*."""
+    def entry_now(self, parent: int, name: bytes) -> bytes | None:
+        """As `lookup`, packed. Raises NotFound where the listing is fresh and does not have *name*."""
         folder = row_of(parent)
-        node, listed_at = self._dataset.catalog.find(folder, os.fsdecode(name))
-        if not self._is_young(listed_at):
+        if not self._is_listed_now(folder):
             return None
-        if node is None:
+        found = self._dataset.catalog.name(folder, name)
+        if found is None:
             raise NotFound(f"{os.fsdecode(name)!r}: no such file or folder")
-        return self._attributes(node) if node.is_dir or node.size is not None else None
+        return self._pages.entry(found) if found[3] >= 0 else None
 
     async def lookup(self, parent: int, name: bytes) -> Attributes:
         """Raises NotFound, Unavailable."""

@@ -55,10 +55,9 @@ class Inline:
 
     def _lookup(self, node: int, body: bytes) -> Answer:
         try:
-            found = self._filesystem.lookup_now(node, body[:-1])
+            return self._filesystem.entry_now(node, body[:-1])
         except NotFound:
             return packed.absent(self._filesystem.absent_ttl_s)
-        return None if found is None else packed.entry(found)
 
     def _getattr(self, node: int, body: bytes) -> Answer:
         found = self._filesystem.attributes_now(node)

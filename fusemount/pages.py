@@ -6,9 +6,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from blockcache.catalog import Name
+from fusemount import packed
 from fusemount.packed import Look, PackNames
 
-_RUN_NAMES = 1024
+_FEWEST_NAMES, _SHORTEST_ENTRY_BYTES = 256, 160
 _KEPT_RUNS = 16
 _KEPT_FOR_S = 1.0
 
@@ -46,7 +47,8 @@ class Pages:
             found = run.page(after, size)
             if found is not None:
                 return found
-        names = read(_RUN_NAMES)
+        # About as many as fit: another process of the mount may be asked for the next page.
+        names = read(max(_FEWEST_NAMES, size // _SHORTEST_ENTRY_BYTES))
         if not names:
             return b""
         run = self._runs[folder] = _Run(after, names, self._pack, self._look)
@@ -54,6 +56,10 @@ class Pages:
         while len(self._runs) > _KEPT_RUNS:
             self._runs.popitem(last=False)
         return run.page(after, size) or b""
+
+    def entry(self, name: Name) -> bytes:
+        """The answer to a lookup of *name*, with which an entry of a page begins."""
+        return self._pack([name], self._look)[0][: packed.ENTRY_BYTES]
 
     def forget(self, folder: int) -> None:
         """The names of the row *folder* changed."""

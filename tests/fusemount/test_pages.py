@@ -95,7 +95,7 @@ def test_folder_is_read_in_long_runs_however_small_the_pages() -> None:
     found, reads = walk(names_of(names), [4096])
 
     assert found == names
-    assert reads == -(-MOST_NAMES // 1024) + 1
+    assert reads == -(-MOST_NAMES // 256) + 1
 
 
 def test_reader_who_starts_in_the_middle_gets_the_rest() -> None:
