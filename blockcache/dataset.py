@@ -154,6 +154,14 @@ class CachedDataset:
             return data
         raise Unavailable(f"{target.path!r}: its cache file stays corrupt")
 
+    def _is_small_and_here(self, id: int) -> bool:
+        """Whether *id* is a small file that is complete in the cache; that somebody reads it is noted then."""
+        node = self.catalog.get(id)
+        if node is None or not node.version or not self._small.takes(node) or not self.tiers.is_complete(id):
+            return False
+        self._small.note_read(node, is_missing=False)
+        return True
+
     async def _read_small(self, id: int) -> memoryview | None:
         """The content of *id*, if it is a small file that had to be fetched."""
         node = self.tree.node(id)
@@ -182,7 +190,7 @@ class CachedDataset:
 
     def read_now(self, id: int, offset: int, size: int, scratch: memoryview) -> Buffer | None:
         """As `read`, where the bytes are at hand; None where they have to be fetched, verified or waited for."""
-        if id not in self._targets:
+        if id not in self._targets and not self._is_small_and_here(id):
             return None
         target = self.target(id)
         size = max(0, min(size, target.file.size - offset))
