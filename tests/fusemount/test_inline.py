@@ -146,3 +146,16 @@ async def test_error_of_the_catalog_is_left_to_who_can_tell_it(tmp_path: Path) -
     # The dataset is closed, as a disk that is gone would have it.
     (tmp_path / "catalog.sqlite").unlink()
     assert answer(GETATTR, nodes.number(4711, 0), bytes(16)) is None
+
+
+async def test_small_file_that_is_cached_is_read_at_once_by_a_new_process(tmp_path: Path) -> None:
+    async with dataset_of(source({"f": DATA[:BLOCK]}), tmp_path) as dataset:
+        node = await opened(dataset, "f")
+        await dataset.read(node.id, 0, BLOCK)
+    async with dataset_of(source({"f": DATA[:BLOCK]}), tmp_path) as dataset:
+        handle = nodes.node_id(node)
+
+        found = inline(dataset).answer(READ, handle, read_in(handle, 0, BLOCK))
+
+    assert found is not None
+    assert dataset.counters.hits == 1
