@@ -20,11 +20,9 @@ _ENTRY = struct.Struct("<4Q2I")
 _ATTR_HEAD = struct.Struct("<Q2I")
 _OPEN = struct.Struct("<Q2I")
 _DIRENT = struct.Struct("<2Q2I")
-_LARGEST_NAME_BYTES = 255
 
 ENTRY_BYTES = _ENTRY.size + _ATTR.size
 """Of the answer to LOOKUP."""
-LARGEST_ENTRY_BYTES = _ENTRY.size + _ATTR.size + _DIRENT.size + _LARGEST_NAME_BYTES + 1
 
 
 class Attributes(NamedTuple):
