@@ -147,13 +147,15 @@ class FileSystem:
     async def page(self, node_id: int, after: int, size: int) -> bytes:
         """As many of a directory's entries after offset *after* as *size* bytes of the kernel's format hold."""
         row = row_of(node_id)
-        await self._dataset.tree.ensure_listed(row)
+        if not after:  # who has begun goes on with the listing that he has begun
+            await self._dataset.tree.ensure_listed(row)
         return self._page(row, after, size)
 
     async def entries(self, node_id: int, after: int, limit: int) -> list[tuple[bytes, Attributes, int]]:
         """(name, attributes, offset to go on from) of a directory's entries after offset *after*."""
         row = row_of(node_id)
-        await self._dataset.tree.ensure_listed(row)
+        if not after:
+            await self._dataset.tree.ensure_listed(row)
         self._note_shown(row, after)
         names = self._dataset.catalog.names(row, after, limit)
         return [(name[1], self._look.attributes(name), name[0]) for name in names]
