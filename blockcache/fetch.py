@@ -109,22 +109,30 @@ class Fetcher:
         tokens = _DEMAND_REQUESTS if limiters is self._demand else _AHEAD_REQUESTS
         limiter = limiters.setdefault(target.origin, trio.CapacityLimiter(tokens))
         for run in _runs(blocks, max(1, RUN_BYTES // target.file.block_bytes)):
-            target.flights.update((block, Flight()) for block in run)
-            self.nursery.start_soon(self._guard, target, run, fetch, limiter)
+            started = {block: Flight() for block in run}
+            target.flights.update(started)
+            self.nursery.start_soon(self._guard, target, started, fetch, limiter)
 
-    async def _guard(self, target: Target, run: range, fetch: _Fetch, limiter: trio.CapacityLimiter) -> None:
-        """Land every block of *run*, with an error those that *fetch* did not get."""
+    async def _guard(
+        self, target: Target, started: dict[int, Flight], fetch: _Fetch, limiter: trio.CapacityLimiter
+    ) -> None:
+        """Land the flights *started*, with an error those that *fetch* did not get.
+
+        A block that landed and found no room may be on its way again by then: that flight is somebody else's.
+        """
+        error: HeadraceError | None = None
         try:
-            await fetch(target, run, limiter)
-            self._land(target, run, None)
-        except HeadraceError as error:
-            self._land(target, run, error)
-        except Exception as error:  # a task's top: a bug in one fetch must not end the mount
+            await fetch(target, range(min(started), max(started) + 1), limiter)
+        except HeadraceError as known:
+            error = known
+        except Exception as unknown:  # a task's top: a bug in one fetch must not end the mount
             log.exception("fetch.failed", path=target.path)
-            self._land(target, run, Unavailable(f"{target.path!r}: {error}"))
+            error = Unavailable(f"{target.path!r}: {unknown}")
         except BaseException:
-            self._land(target, run, Unavailable(f"{target.path!r}: the fetch was called off"))
+            error = Unavailable(f"{target.path!r}: the fetch was called off")
             raise
+        finally:
+            self._land(target, [block for block in started if target.flights.get(block) is started[block]], error)
 
     async def _fetch_wanted(self, target: Target, run: range, limiter: trio.CapacityLimiter) -> None:
         if target.origin.has_ranges is None:

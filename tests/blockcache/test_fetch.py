@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,41 @@ async def test_block_that_another_process_is_fetching_is_awaited_not_fetched(tmp
 
     assert found == [data]
     assert ufs.ranges == []
+
+
+async def test_block_without_room_that_is_wanted_again_has_a_flight_of_its_own(tmp_path: Path) -> None:
+    data = content(2 * BLOCK)
+    ufs = source({"f": data})
+    found: list[bytes] = []
+    with structlog.testing.capture_logs() as lines:
+        async with dataset_of(ufs, tmp_path, quota_bytes=BLOCK // 2) as dataset, trio.open_nursery() as nursery:
+            node = await opened(dataset, "f")
+            stem = str(Path(tmp_path, "blocks", f"{node.id:02x}", str(node.id)))
+            other = SparseFile(stem, len(data), node.version, BLOCK, dataset.tiers.session.digest)
+            assert other.try_lock(0)
+            flights = dataset.target(node.id).flights
+
+            async def one(offset: int) -> None:
+                found.append(bytes(await dataset.read(node.id, offset, BLOCK)))
+
+            nursery.start_soon(one, 0)
+            await until(lambda: flights.keys() == {0})  # block 1 came along, and was dropped
+            ufs.gate.clear()
+            nursery.start_soon(one, BLOCK)
+            await until(lambda: flights.keys() == {0, 1})
+            other.write(0, memoryview(data)[:BLOCK])
+            other.unlock(0)
+            await until(lambda: flights.keys() == {1})
+            ufs.gate.set()
+
+    assert sorted(found) == sorted([data[:BLOCK], data[BLOCK:]])
+    assert "fetch.failed" not in [line["event"] for line in lines]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not holds():
+            await trio.lowlevel.checkpoint()
 
 
 async def test_corrupt_block_is_fetched_again(tmp_path: Path) -> None:
