@@ -36,7 +36,7 @@ log = logs.get("blockcache")
 _DEMAND_REQUESTS = 16
 _BATCH, _BATCH_BYTES = 8, 1 << 20
 _PAGE = 24
-_EARNED = 16
+_PER_READ, _PER_EARLIER_READ, _MOST_PER_READ = 16, 4, 256  # files that one read earns, more the more came before
 _MOST_EARNED = 4096
 _SWEEPS = 64
 _BATCHES_OF_NEAR_SOURCE, _BATCHES_OF_FAR_SOURCE = 2, 24
@@ -66,6 +66,7 @@ class _Sweep:
     start: int
     cursor: int
     last: int
+    reads: int = 0
     earned: int = 0
     has_turned: bool = False
     is_running: bool = False
@@ -140,7 +141,9 @@ class SmallFiles:
         if node.id == sweep.last:
             return  # one file, however many read it
         sweep.last = node.id
-        sweep.earned = min(_MOST_EARNED, sweep.earned + _EARNED)
+        sweep.reads += 1
+        earned = min(_MOST_PER_READ, _PER_READ + sweep.reads * _PER_EARLIER_READ)
+        sweep.earned = min(_MOST_EARNED, sweep.earned + earned)
         if not sweep.is_running and not self._is_done(sweep):
             sweep.is_running = True
             self.nursery.start_soon(self._sweep, node.parent, sweep)
@@ -231,7 +234,9 @@ class SmallFiles:
         return batches if batches[0] else []
 
     async def _fetch_batch(self, batch: list[WholeFlight], source: _Source, scope: trio.CancelScope) -> None:
+        # Meanwhile a reader may have come for one of them, and may be gone again.
         mine = [flight for flight in batch if flight.node.id not in self._flights]
+        mine = [flight for flight in mine if not self._tiers.is_complete(flight.node.id)]
         mine = [flight for flight in mine if self._locks.try_lock(flight.node.id)]  # another process may be faster
         self._flights.update((flight.node.id, flight) for flight in mine)
         try:
