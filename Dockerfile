@@ -28,7 +28,7 @@ WORKDIR /src
 COPY . .
 RUN /opt/build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /wheels . \
     && /opt/build/bin/pip --python /opt/headrace/bin/python install --no-deps --root /stage /wheels/*.whl \
-    # The extension is optional elsewhere; an image without it would be slow without a word.
+    # The extensions are optional elsewhere; an image without them would be slow without a word.
     && ls /stage/opt/headrace/lib/python3*/site-packages/fusemount/_shim*.so /stage/opt/headrace/lib/python3*/site-packages/fusemount/_pack*.so \
     && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /stage /stage/opt/headrace/lib
 
