@@ -212,7 +212,8 @@ class Tree:
                 sized = await self._with_sizes(origin, path, unsized)
         except NotFound as error:
             if directory.id in self._sources:
-                raise Unavailable(f"source {origin.name!r}: its own folder is gone: {error}") from error
+                origin.problem = f"its own folder is gone: {error}"
+                raise Unavailable(f"source {origin.name!r}: {origin.problem}") from error
             self._tell_forgotten(await self._in_thread(self.catalog.forget, directory.id))
             raise
 

@@ -13,7 +13,7 @@ from blockcache.catalog import CATALOG_NAME, ROOT_ID, Catalog
 from blockcache.crawl import Crawler
 from blockcache.origin import Origin
 from blockcache.tree import Tree
-from datamodel.errors import PermissionRefused, Unavailable, VersionChanged
+from datamodel.errors import NotFound, PermissionRefused, Unavailable, VersionChanged
 from tests.blockcache.datasets import dataset_of, names, opened, read, source
 from tests.fakes.ufs import MemoryFileSystem
 from ufs.base import Entry
@@ -257,6 +257,17 @@ async def test_recovery_of_a_troubled_source_is_noticed_though_nobody_reads(tmp_
         await crawler.look_at_troubled()
 
         assert origin.problem == ""
+
+
+async def test_source_whose_own_folder_is_gone_is_in_trouble(tmp_path: Path) -> None:
+    ufs = source(DEEP)
+    async with dataset_of(ufs, tmp_path) as dataset:
+        ufs.next_errors = [NotFound("status 404")]
+
+        with pytest.raises(Unavailable, match="404"):
+            await Crawler(dataset.tree, lambda: True).list_unlisted()
+
+        assert "404" in dataset.origins["/"].problem
 
 
 async def test_changes_are_heard_by_the_other_process_of_the_mount_and_once(tmp_path: Path) -> None:
