@@ -62,7 +62,7 @@ def test_faults_that_pass_are_noticed_by_no_reader(origin: FaultyOrigin, tmp_pat
 
     with mounted(tmp_path, *IMPATIENT, origin.url) as mount, reading(mount.path, files, READERS) as readers:
         assert readers.finish() == []
-        assert status(mount)["sources"][0]["healthy"]
+        until(lambda: status(mount)["sources"][0]["healthy"])
 
 
 def test_faults_that_last_are_clean_errors_and_heal_without_a_restart(origin: FaultyOrigin, tmp_path: Path) -> None:
