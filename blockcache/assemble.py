@@ -48,7 +48,7 @@ def identity_of(source: Source) -> str:
     return hashlib.sha256(text.encode()).hexdigest()  # a query may hold a secret
 
 
-def open_origins(config: ClientConfig, *, with_workers: bool = True) -> dict[str, Origin]:
+def open_origins(config: ClientConfig) -> dict[str, Origin]:
     """Origins by absolute path in the dataset; close each when done.
 
     Raises:
@@ -57,7 +57,7 @@ def open_origins(config: ClientConfig, *, with_workers: bool = True) -> dict[str
     origins = {}
     for source in config.sources:
         layers: list[tuple[str, UnderFileSystem]] = []
-        if with_workers and config.workers.replicas:
+        if config.workers.replicas:
             layers.append(("worker", PeerFileSystem(config.workers, read_token(config), source.path)))
         layers.append(("source", open_source(source)))
         origins[source.path] = Origin(source.name, layers)

@@ -3,12 +3,13 @@
 import signal
 from typing import Any
 
+import msgspec
 import trio
 
 from blockcache.assemble import open_origins
 from blockcache.dataset import CachedDataset, open_dataset
 from blockcache.server import BlockServer
-from datamodel.client import ClientConfig
+from datamodel.client import ClientConfig, Workers
 from datamodel.errors import Unavailable
 from obs import logs
 
@@ -19,13 +20,14 @@ class Worker:
     """Serves *config* to holders of *token*. `status` may be called from any thread."""
 
     def __init__(self, config: ClientConfig, token: str) -> None:
-        self._config, self._token = config, token
+        # What the clients are told of their workers, a worker is told as well; it asks none.
+        self._config, self._token = msgspec.structs.replace(config, workers=Workers()), token
         self._dataset: CachedDataset | None = None
         self.is_ready = False
 
     async def run(self, port: int) -> None:
         """Serve on *port* until SIGTERM or SIGINT."""
-        origins = open_origins(self._config, with_workers=False)
+        origins = open_origins(self._config)
         async with open_dataset(self._config, origins) as dataset, trio.open_nursery() as nursery:
             self._dataset = dataset
             server = BlockServer(dataset, self._token)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from datamodel.client import ClientConfig, Source, Tier, encode_client_config
+from datamodel.client import ClientConfig, Source, Tier, Workers, encode_client_config
 
 Status = dict[str, Any]
 
@@ -29,6 +29,7 @@ def running(folder: Path, **urls: str) -> Iterator[int]:
         dataset="default/demo",
         sources=tuple(Source(name=name, url=url, path=f"/{name}") for name, url in urls.items()),
         tiers=(Tier(path=str(folder / "tier"), quota_bytes=1 << 30),),
+        workers=Workers(replicas=1, host_pattern="worker-{i}.example.invalid", port=1),  # as its clients are told
     )
     file = folder / "worker.json"
     file.write_text(encode_client_config(config))
