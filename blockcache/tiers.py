@@ -46,6 +46,7 @@ class Tiers:
         self.folder, self._block_bytes = Path(tiers[-1].path), block_bytes
         self._clock = catalog.clock
         self._mutex = threading.Lock()  # never held over a system call
+        self._oversize = threading.Lock()
         self._open: OrderedDict[int, CacheFile] = OrderedDict()
         self._kept_files = kept_files()
         self._promised = [0] * len(tiers)
@@ -159,6 +160,15 @@ class Tiers:
 
         The caller holds the locks of the blocks. Their bytes are his to deliver in any case.
         """
+        if not file.is_oversize:
+            return self._store(id, file, first, data)
+        # One block at a time, each knowing of all others that were kept: together they must not pass the file's share.
+        with self._oversize:
+            for start in range(0, len(data), file.block_bytes):
+                self._store(id, file, first + start // file.block_bytes, data[start : start + file.block_bytes])
+        return False  # it has no room to be complete
+
+    def _store(self, id: int, file: CacheFile, first: int, data: memoryview) -> bool:
         if not self.reserve(file, len(data)):
             return False
         offset = stored = 0

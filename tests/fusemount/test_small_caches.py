@@ -96,5 +96,7 @@ def test_file_larger_than_the_cache_is_right_however_it_is_read(tmp_path: Path) 
 
             assert wrong == []
             assert os.getxattr(mount.path / "other", "user.headrace.cached_percent") == b"100"
-            assert 0 < int(os.getxattr(mount.path / "large", "user.headrace.cached_percent")) <= 34
+            assert (
+                0 < int(os.getxattr(mount.path / "large", "user.headrace.cached_percent")) <= 42
+            )  # half the quota, and a block per process
             assert mount.status()["cache"]["cachedBytes"] <= 16 * MIB
