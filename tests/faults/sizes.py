@@ -3,6 +3,8 @@
 import os
 from typing import TypeVar
 
+import pytest
+
 IS_FULL = bool(os.environ.get("HEADRACE_FULL"))
 MIB = 1 << 20
 READERS = 16
@@ -10,6 +12,8 @@ ROUNDS = 10 if IS_FULL else 1
 """How often a fault is made in one mount."""
 
 
+in_full = pytest.mark.skipif(not IS_FULL, reason="runs with HEADRACE_FULL=1")
+"""For tests whose subject smaller tests, or tests of one room, look at with every change."""
 T = TypeVar("T")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.origin import FaultyOrigin
 from tests.faults.readers import outcomes, reading
-from tests.faults.sizes import MIB, cases
+from tests.faults.sizes import MIB, cases, in_full
 from tests.faults.watching import status
 from tests.fusemount.mounts import content, headrace, mounted, until
 
@@ -73,6 +73,7 @@ def test_wall_clock_that_jumps_neither_keeps_old_names_nor_loses_the_cache(
         until(lambda: status(mount)["sources"][0]["healthy"])
 
 
+@in_full
 @pytest.mark.skipif(not FAKETIME.exists(), reason="needs libfaketime; scripts/bootstrap installs it")
 @pytest.mark.parametrize("days", cases([-400], [400]))
 def test_cache_of_another_day_is_found_and_its_names_are_refreshed(
@@ -93,6 +94,7 @@ def test_cache_of_another_day_is_found_and_its_names_are_refreshed(
         until(lambda: "new" in os.listdir(mount.path))
 
 
+@in_full
 def test_cache_is_found_by_mounts_whose_clocks_since_boot_differ(origin: FaultyOrigin, tmp_path: Path) -> None:
     """As in a container with a time namespace of its own, or on a machine that was restored from a snapshot."""
     with mounted(tmp_path, "--ttl", "2", origin.url) as mount:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.origin import FaultyOrigin, Patterned
 from tests.faults.readers import reading
-from tests.faults.sizes import IS_FULL, MIB, READERS
+from tests.faults.sizes import IS_FULL, MIB, READERS, in_full
 from tests.faults.watching import status
 from tests.fusemount.mounts import Mounted, content, headrace, layers, mounted, until
 
@@ -63,6 +63,7 @@ def test_empty_things_are_empty(tmp_path: Path) -> None:
             assert os.pread(file.fileno(), 10, 5) == b""
 
 
+@in_full
 def test_source_without_any_file_is_an_empty_folder(origin: FaultyOrigin, tmp_path: Path) -> None:
     with mounted(tmp_path, origin.url) as mount:
         assert os.listdir(mount.path) == []
@@ -115,6 +116,7 @@ def test_missing_path_of_a_web_server_is_said_clearly(origin: FaultyOrigin, tmp_
     assert layers(tmp_path / "mnt") == 0
 
 
+@in_full
 def test_single_file_as_a_source_is_one_file(origin: FaultyOrigin, tmp_path: Path) -> None:
     origin.put("only", data := content(70_000, 1))
     origin.put("other", b"x")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.origin import Asked, Fault, FaultyOrigin
 from tests.faults.readers import outcomes, reading
-from tests.faults.sizes import MIB, READERS, ROUNDS
+from tests.faults.sizes import MIB, READERS, ROUNDS, cases, in_full
 from tests.faults.watching import pids, status
 from tests.fusemount.mounts import Mounted, content, headrace, layers, mounted, until
 
@@ -49,8 +49,14 @@ def until_replaced(mount: Mounted, victims: set[int]) -> None:
     until(is_replaced)
 
 
-@pytest.mark.parametrize("which", ["one", "all"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    ("number", "which"),
+    cases(
+        [(signal.SIGKILL, "all"), (signal.SIGSTOP, "one")],
+        [(signal.SIGKILL, "one"), (signal.SIGSTOP, "all")],
+    ),
+    ids=str,
+)
 def test_readers_notice_nothing_of_daemons_that(
     origin: FaultyOrigin, tmp_path: Path, number: signal.Signals, which: str
 ) -> None:
@@ -66,6 +72,7 @@ def test_readers_notice_nothing_of_daemons_that(
         assert readers.finish() == []
 
 
+@in_full
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda number: number.name)
 def test_spare_daemon_that_is_lost_is_not_relied_upon(
     origin: FaultyOrigin, tmp_path: Path, number: signal.Signals
@@ -83,6 +90,7 @@ def test_spare_daemon_that_is_lost_is_not_relied_upon(
         assert readers.finish() == []
 
 
+@in_full
 def test_readers_notice_nothing_of_a_broker_that_is_stopped(origin: FaultyOrigin, tmp_path: Path) -> None:
     with mounted(tmp_path, origin.url) as mount, reading(mount.path, FILES, READERS) as readers:
         origin.until_stalled()

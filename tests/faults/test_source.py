@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.origin import Asked, Fault, FaultyOrigin, Plan, sometimes
 from tests.faults.readers import outcomes, reading
-from tests.faults.sizes import MIB, READERS, cases
+from tests.faults.sizes import MIB, READERS, cases, in_full
 from tests.faults.watching import status
 from tests.fusemount.mounts import content, mounted, until
 
@@ -129,6 +129,7 @@ def test_file_that_changes_while_it_is_read_is_never_mixed(
         assert (mount.path / "f").read_bytes() == new
 
 
+@in_full
 def test_file_that_is_removed_is_read_to_its_cached_end_and_not_found_again(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_file_that_is_removed_is_read_to_its_cached_end_and_not_found_again(
             (mount.path / "goes").open("rb")
 
 
+@in_full
 def test_source_without_ranges_is_read_once_from_its_start(origin: FaultyOrigin, tmp_path: Path) -> None:
     files = fill(origin, ["whole"], 24 * MIB)
     origin.plan = lambda asked: Fault(ignores_range=True)
@@ -155,6 +157,7 @@ def test_source_without_ranges_is_read_once_from_its_start(origin: FaultyOrigin,
     assert len([asked for asked in sent if asked.length > 1]) <= 4  # a process may read it while another does
 
 
+@in_full
 def test_unknown_names_of_a_source_that_is_away_are_errors_and_not_missing(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:
