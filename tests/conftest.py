@@ -22,9 +22,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=_WITHOUT_CLUSTER))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Before the first test, for a thread keeps the mounts of the one that made it, and trio keeps its threads."""
+    if os.geteuid() == 0 and any("private_mounts" in getattr(item, "fixturenames", ()) for item in session.items):
+        if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS):
+            raise OSError(ctypes.get_errno(), "unshare")
+        kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE, "")
+
+
 @pytest.fixture(scope="session")
 def private_mounts() -> None:
-    """From here on, mounts of this process and its children are seen by nobody else, and go when they end."""
-    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS):
-        raise OSError(ctypes.get_errno(), "unshare")
-    kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE, "")
+    """Mounts of this process and its children are seen by nobody else, and go when they end."""
